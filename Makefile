@@ -1,0 +1,102 @@
+# Sluice: one gate in front of every GPU network. `make help` lists the targets.
+SHELL := /bin/bash
+CC ?= gcc
+BUILD ?= build
+V ?= 0
+PREFIX ?= /usr/local
+PKGS := libnghttp2 libcurl jansson hiredis openssl yaml-0.1
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# libmicrohttpd is linked statically so that its recv() passes core/http_guard (see core/README.md).
+MHD_LIBS := -Wl,--wrap=recv -l:libmicrohttpd.a -lgnutls -lpthread
+WARN := -Wall -Wextra -Wshadow -Wconversion -Werror
+OPT ?= -O2 -g
+SAN ?=
+CFLAGS_ALL := -std=c17 -D_GNU_SOURCE -I. $(WARN) $(OPT) $(SAN) -fno-omit-frame-pointer -fstack-protector-strong \
+  -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
+LDLIBS_ALL := $(MHD_LIBS) $(PKG_LIBS) -lm
+quiet = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
+
+LIBS_IN_ORDER := gateway adapters scheduler probes pricing core
+MAINS := gateway/sluiced.c adapters/native/sluice_worker.c
+PROGRAMS := $(BUILD)/sluiced $(BUILD)/sluice-worker
+lib_sources = $(filter-out $(MAINS),$(wildcard $(1)/*.c $(1)/*/*.c))
+ARCHIVES := $(foreach l,$(LIBS_IN_ORDER),$(if $(call lib_sources,$(l)),$(BUILD)/lib$(l).a))
+UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+LUA := $(wildcard */*.lua */*/*.lua)
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: help all run test check check-asan check-tsan integration lint format bench fuzz install deps clean
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(firstword $(MAKEFILE_LIST))
+
+all: $(PROGRAMS) ## build the programs into build/
+
+run: deps ## everything: dependencies, build, gateway, three local workers with a real model
+	@$(MAKE) --no-print-directory all
+	@bash deploy/quickstart.sh
+
+test: deps ## everything: dependencies, build, all tests
+	@$(MAKE) --no-print-directory all check check-asan check-tsan integration lint
+
+deps: ## install what the build and the tests need (apt packages, Python venv for tests)
+	@bash deploy/deps.sh
+
+check: $(UNIT) ## unit tests
+	@bash tests/run_units.sh $(UNIT)
+
+check-asan: ## unit tests under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory check BUILD=build-asan OPT='-O1 -g' SAN='-fsanitize=address,undefined -fno-sanitize-recover=all'
+
+check-tsan: ## unit tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory check BUILD=build-tsan OPT='-O1 -g' SAN='-fsanitize=thread'
+
+integration: all ## pytest against real processes
+	@$(PY) -m pytest -q tests/integration $(PYTEST_ARGS)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (default 20)
+	@bash tests/fuzz/run.sh
+
+bench: all $(BENCHES) ## gateway, nginx and HAProxy side by side over the same upstream
+	@bash tests/bench/run.sh
+
+lint: ## clang build, formatter check, includes that point up
+	@bash tests/lint.sh
+
+format: ## format all C sources in place
+	@clang-format-14 -i $$(git ls-files '*.c' '*.h')
+
+install: all ## install the programs under PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin && install -m 0755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
+
+clean: ## remove what was built
+	rm -rf build build-asan build-tsan build-clang build-fuzz
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call quiet,CC,$<)$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+define archive_rule
+$(BUILD)/lib$(1).a: $(patsubst %.c,$(BUILD)/%.o,$(call lib_sources,$(1)))
+	@mkdir -p $$(@D)
+	$$(call quiet,AR,$$@)rm -f $$@ && ar rcs $$@ $$^
+endef
+$(foreach l,$(LIBS_IN_ORDER),$(eval $(call archive_rule,$(l))))
+# .lua and .json files are built into the objects with .incbin (core/embed.h), which -MMD does not see.
+$(patsubst %.c,$(BUILD)/%.o,$(shell grep -l 'EMBED(' */*.c */*/*.c 2>/dev/null)): $(LUA) $(wildcard gateway/*.json gateway/*.html)
+
+$(BUILD)/sluiced: $(BUILD)/gateway/sluiced.o $(ARCHIVES)
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
+$(BUILD)/sluice-worker: $(BUILD)/adapters/native/sluice_worker.o $(filter-out %libgateway.a,$(ARCHIVES))
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
+$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
+$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
+
+.PRECIOUS: $(BUILD)/%.o
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
