@@ -29,19 +29,19 @@ enum h2_end {
  * request. on_end fires exactly once, last; the stream is gone when it returns. */
 struct h2_stream_ops {
     void (*on_head)(void *ctx, int status, const struct h2_header *headers, size_t count); /* client; borrowed */
-    void (*on_data)(void *ctx, struct str bytes);  /* must be given back with h2_stream_consumed, now or later */
-    void (*on_finished)(void *ctx);                /* the other side's END_STREAM; may be NULL */
-    void (*on_sent)(void *ctx);                    /* server: queued bytes fell below the low mark; may be NULL */
+    void (*on_data)(void *ctx, struct str bytes); /* must be given back with h2_stream_consumed, now or later */
+    void (*on_finished)(void *ctx);               /* the other side's END_STREAM; may be NULL */
+    void (*on_sent)(void *ctx);                   /* server: queued bytes fell below the low mark; may be NULL */
     void (*on_end)(void *ctx, enum h2_end end);
 };
 
 struct h2_options {
-    SSL *tls;                    /* handshake done; owned from then on; NULL for plain */
+    SSL *tls; /* handshake done; owned from then on; NULL for plain */
     bool is_server;
-    uint32_t streams_max;        /* concurrent streams we accept or open; 0: 4096 */
-    uint32_t stream_window;      /* bytes the other side may send ahead on a stream; 0: 1 MiB */
-    uint32_t connection_window;  /* 0: 16 MiB */
-    struct str early;            /* bytes already read from fd behind the hello; copied */
+    uint32_t streams_max;       /* concurrent streams we accept or open; 0: 4096 */
+    uint32_t stream_window;     /* bytes the other side may send ahead on a stream; 0: 1 MiB */
+    uint32_t connection_window; /* 0: 16 MiB */
+    struct str early;           /* bytes already read from fd behind the hello; copied */
     /* server: a request's head has come (pseudo-headers ":method", ":path" first). Fill *ret_ops and *ret_ctx and
      * return true, or return false to refuse the stream. */
     bool (*on_request)(void *ctx, struct h2_stream *stream, const struct h2_header *headers, size_t count,
@@ -50,7 +50,8 @@ struct h2_options {
     void *ctx;
 };
 
-MUST_CHECK enum error h2_open(struct loop *loop, int fd, const struct h2_options *options, struct h2 **ret); /* owns fd */
+MUST_CHECK enum error h2_open(struct loop *loop, int fd, const struct h2_options *options,
+                              struct h2 **ret); /* owns fd */
 struct h2 *h2_free(struct h2 *h2); /* closes at once; open streams end with H2_END_CLOSED first; accepts NULL */
 void h2_shutdown(struct h2 *h2);   /* GOAWAY: no new streams; on_close when the open ones have ended */
 size_t h2_stream_count(const struct h2 *h2);
@@ -61,7 +62,7 @@ struct h2_request {
     struct str method, path;
     const struct h2_header *headers; /* copied */
     size_t header_count;
-    struct str body;                 /* borrowed until on_end: sent from where it lies, never copied whole */
+    struct str body; /* borrowed until on_end: sent from where it lies, never copied whole */
 };
 
 /* client: opens a stream. ERR_CLOSED when the connection is closing, ERR_BUSY at streams_max. */
@@ -75,9 +76,9 @@ MUST_CHECK enum error h2_stream_send(struct h2_stream *stream, struct str bytes)
 size_t h2_stream_queued(const struct h2_stream *stream);
 MUST_CHECK enum error h2_stream_finish(struct h2_stream *stream);
 
-void h2_stream_consumed(struct h2_stream *stream, size_t bytes); /* opens the window again by that much */
-void h2_stream_cancel(struct h2_stream *stream, uint32_t h2_error_code); /* RST_STREAM leaves this turn; on_end(CANCELLED)
-                                                                            comes in a coming turn */
+void h2_stream_consumed(struct h2_stream *stream, size_t bytes);         /* opens the window again by that much */
+void h2_stream_cancel(struct h2_stream *stream, uint32_t h2_error_code); /* RST_STREAM leaves this turn;
+                                                                            on_end(CANCELLED) comes in a coming turn */
 uint32_t h2_stream_reset_code(const struct h2_stream *stream);
 struct h2 *h2_stream_connection(struct h2_stream *stream);
 

@@ -26,12 +26,12 @@ struct http_request {
     const char *url;                   /* http, https; copied */
     const struct http_header *headers; /* copied */
     size_t header_count;
-    struct str body;                   /* borrowed until on_end; absent for none */
-    int64_t connect_timeout_ns;        /* 0: 5 s */
-    int64_t total_timeout_ns;          /* 0: none */
-    int64_t idle_timeout_ns;           /* longest silence once sent; 0: none */
-    size_t body_max;                   /* of the answer; 0: no limit (streams) */
-    size_t header_max;                 /* of the answer's head; 0: 64 KiB */
+    struct str body;            /* borrowed until on_end; absent for none */
+    int64_t connect_timeout_ns; /* 0: 5 s */
+    int64_t total_timeout_ns;   /* 0: none */
+    int64_t idle_timeout_ns;    /* longest silence once sent; 0: none */
+    size_t body_max;            /* of the answer; 0: no limit (streams) */
+    size_t header_max;          /* of the answer's head; 0: 64 KiB */
     /* Callbacks run on the loop, never inside http_fetch_start. Any but on_end may be NULL. */
     void (*on_head)(void *ctx, int status, const struct http_header *headers, size_t count); /* borrowed for the call */
     void (*on_data)(void *ctx, struct str bytes);
@@ -44,7 +44,8 @@ struct http_client *http_client_free(struct http_client *client); /* ends open f
 
 MUST_CHECK enum error http_fetch_start(struct http_client *client, const struct http_request *request,
                                        struct http_fetch **ret);
-void http_fetch_cancel(struct http_fetch *fetch); /* closes the connection at once; on_end(CANCELLED) in a coming turn */
+void http_fetch_cancel(
+    struct http_fetch *fetch); /* closes the connection at once; on_end(CANCELLED) in a coming turn */
 /* Back-pressure: while paused no on_data comes and the socket is not read. Allowed inside on_data: bytes given to that
  * call count as taken. */
 void http_fetch_pause(struct http_fetch *fetch, bool paused);

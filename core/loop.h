@@ -17,7 +17,7 @@ struct loop;
 struct io_source {
     int fd;
     void (*on_ready)(struct io_source *source, uint32_t events); /* EPOLLIN, EPOLLOUT, EPOLLHUP... */
-    unsigned index; /* of the loop */
+    unsigned index;                                              /* of the loop */
 };
 
 struct timer {

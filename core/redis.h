@@ -1,4 +1,5 @@
-/* Redis on the event loop (hiredis async): reconnects by itself, pipelines, runs scripts by SHA, has a bounded queue. */
+/* Redis on the event loop (hiredis async): reconnects by itself, pipelines, runs scripts by SHA, has a bounded queue.
+ */
 #ifndef SLUICE_CORE_REDIS_H
 #define SLUICE_CORE_REDIS_H
 
@@ -14,15 +15,16 @@ struct redis;
 typedef void redis_done_fn(void *ctx, const redisReply *reply, enum error error);
 
 struct redis_options {
-    const char *url;       /* redis://[:password@]host:port[/db], rediss://..., unix:///path */
-    int64_t timeout_ns;    /* a command's answer; 0: 5 s. Blocking commands: give a connection of its own a long one */
-    unsigned queue_max;    /* commands waiting or in flight; past it calls return ERR_BUSY. 0: 10,000 */
+    const char *url;    /* redis://[:password@]host:port[/db], rediss://..., unix:///path */
+    int64_t timeout_ns; /* a command's answer; 0: 5 s. Blocking commands: give a connection of its own a long one */
+    unsigned queue_max; /* commands waiting or in flight; past it calls return ERR_BUSY. 0: 10,000 */
     void (*on_state)(void *ctx, bool connected); /* may be NULL */
     void *ctx;
 };
 
 MUST_CHECK enum error redis_open(struct loop *loop, const struct redis_options *options, struct redis **ret);
-struct redis *redis_free(struct redis *redis); /* completes what is open with ERR_CANCELLED; accepts NULL, returns NULL */
+struct redis *
+redis_free(struct redis *redis); /* completes what is open with ERR_CANCELLED; accepts NULL, returns NULL */
 bool redis_is_connected(const struct redis *redis);
 
 /* Commands given while disconnected wait in the queue for the connection, up to their timeout. done may be NULL.
@@ -38,7 +40,7 @@ struct redis_script {
     const char *text, *text_end;
     char sha[41]; /* filled at first use */
 };
-#define REDIS_SCRIPT(var, embedded)                                                                                    \
+#define REDIS_SCRIPT(var, embedded) \
     static struct redis_script var = {.name = #embedded, .text = embedded, .text_end = embedded##_end}
 
 /* EVALSHA; on NOSCRIPT loads the text and runs it, once more, before done is called. args = keys, then arguments. */

@@ -1,4 +1,5 @@
-/* The embedded default: a real redis-server as our child, on a Unix socket in the data directory, append-only file on. */
+/* The embedded default: a real redis-server as our child, on a Unix socket in the data directory, append-only file on.
+ */
 #ifndef SLUICE_CORE_REDIS_CHILD_H
 #define SLUICE_CORE_REDIS_CHILD_H
 

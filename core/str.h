@@ -22,12 +22,12 @@ bool str_eq(struct str a, struct str b);
 bool str_eq_nocase(struct str a, struct str b); /* ASCII */
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
-struct str str_trim(struct str s);                         /* blanks and tabs off both ends */
-struct str str_next(struct str *rest, char separator);     /* cuts the next field off *rest; absent when none is left */
-bool str_to_i64(struct str s, int64_t *ret);               /* the whole of s, decimal, optional '-'; no overflow */
-bool str_to_double(struct str s, double *ret);             /* the whole of s; finite; locale "C" form only */
+struct str str_trim(struct str s);                        /* blanks and tabs off both ends */
+struct str str_next(struct str *rest, char separator);    /* cuts the next field off *rest; absent when none is left */
+bool str_to_i64(struct str s, int64_t *ret);              /* the whole of s, decimal, optional '-'; no overflow */
+bool str_to_double(struct str s, double *ret);            /* the whole of s; finite; locale "C" form only */
 bool str_copy(char *to, size_t to_size, struct str from); /* NUL-terminates; false and empty if it does not fit */
-uint64_t str_hash(struct str s, uint64_t seed);            /* fast, not for hostile table keys unless seed is secret */
+uint64_t str_hash(struct str s, uint64_t seed);           /* fast, not for hostile table keys unless seed is secret */
 
 /* An owned byte buffer. {0} with a limit is valid and empty; append fails past limit and leaves it as it was. */
 struct buf {

@@ -36,7 +36,7 @@ int64_t credit_period_start(const struct credit *credit, int64_t wall_ms);
 struct credit_gate;
 struct credit_waiter {
     void (*on_answer)(struct credit_waiter *waiter, bool has_funds, enum error error); /* once, in a coming turn */
-    struct credit_waiter *next, **link; /* of the gate */
+    struct credit_waiter *next, **link;                                                /* of the gate */
 };
 MUST_CHECK enum error credit_gate_open(struct loop *loop, struct redis *redis, const char *gateway_id,
                                        struct credit_gate **ret);

@@ -8,8 +8,8 @@
 
 #include "core/redis.h"
 
-/* error: ERR_NONE; ERR_NOT_FOUND; ERR_MISMATCH (same id, other content); ERR_CLOSED / ERR_DEADLINE / ERR_BUSY: Redis did
- * not answer, nothing is known, repeat with the same id. json is borrowed for the call, absent on error. */
+/* error: ERR_NONE; ERR_NOT_FOUND; ERR_MISMATCH (same id, other content); ERR_CLOSED / ERR_DEADLINE / ERR_BUSY: Redis
+ * did not answer, nothing is known, repeat with the same id. json is borrowed for the call, absent on error. */
 typedef void ledger_done_fn(void *ctx, enum error error, struct str json);
 
 /* Operator's credit: ext:psp -> ten:<tenant>:avail. transfer_id makes it idempotent (40 days).

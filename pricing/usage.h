@@ -21,14 +21,14 @@ struct usage_record {
     char id[ID_TEXT_MAX]; /* "use_...": the identity of the charge; settling it twice moves money once */
     char tenant[ID_TEXT_MAX], key[ID_TEXT_MAX], worker[ID_TEXT_MAX];
     char supplier[USAGE_SUPPLIER_MAX], network[USAGE_NETWORK_MAX], gpu[USAGE_GPU_MAX], model[USAGE_MODEL_MAX];
-    int64_t at_ms;              /* Unix ms, the end of the call */
-    int64_t price_usd_nano;     /* a GPU-hour */
-    int64_t gpu_ms;             /* see money_gpu_ms */
-    int64_t cost_usd_nano;      /* charged to the tenant: the metered cost less loss_usd_nano */
-    int64_t loss_usd_nano;      /* cost beyond what the tenant's credit could cover: the operator's loss */
-    int64_t budget_period_ms;   /* start (Unix ms) of the key's budget period that the cost counts in; 0: no budget */
-    int32_t take_rate_bps;      /* the operator's part of the supplier's income */
-    int32_t outcome;            /* enum usage_outcome */
+    int64_t at_ms;            /* Unix ms, the end of the call */
+    int64_t price_usd_nano;   /* a GPU-hour */
+    int64_t gpu_ms;           /* see money_gpu_ms */
+    int64_t cost_usd_nano;    /* charged to the tenant: the metered cost less loss_usd_nano */
+    int64_t loss_usd_nano;    /* cost beyond what the tenant's credit could cover: the operator's loss */
+    int64_t budget_period_ms; /* start (Unix ms) of the key's budget period that the cost counts in; 0: no budget */
+    int32_t take_rate_bps;    /* the operator's part of the supplier's income */
+    int32_t outcome;          /* enum usage_outcome */
     int64_t prompt_tokens, completion_tokens; /* 0 when unknown */
 };
 

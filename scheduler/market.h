@@ -1,0 +1,64 @@
+/* The market: an immutable snapshot of offers, ready workers, models and prices, in columns. Built by the control
+ * thread, handed to every reactor, freed when the last one has dropped it. */
+#ifndef SLUICE_SCHEDULER_MARKET_H
+#define SLUICE_SCHEDULER_MARKET_H
+
+#include "core/str.h"
+#include "scheduler/worker.h"
+
+#define OFFER_TAGS_MAX 16
+
+/* One offer as the control thread knows it; texts are borrowed by market_build for the call. */
+struct offer {
+    struct str id, network, gpu, gpu_raw, region, supplier;
+    struct str tags;          /* "gdpr,hipaa" */
+    const struct str *models; /* what its upstream serves; none for an offer that is not a ready worker */
+    size_t model_count;
+    struct worker *worker;  /* native worker; NULL for an offer that is no worker yet */
+    bool is_ready;          /* passed its probe and not suspended: may take calls */
+    uint32_t gpus, slots;   /* >= 1 */
+    int64_t price_usd_nano; /* GPU-hour, what the caller pays */
+    int32_t take_rate_bps;
+    uint64_t vram_bytes; /* a GPU's */
+    bool interruptible;
+    double reputation;  /* lower confidence bound, [0, 1] */
+    double performance; /* measured share of the datasheet's performance, (0, 1]; 1 when unknown */
+    double completion;  /* probability of completing, (0, 1] */
+    int64_t latency_ns; /* prior: round trip */
+    int64_t observed_at_ms;
+};
+
+struct model_alias {
+    struct str name, target;
+};
+
+struct market; /* atomically reference-counted */
+
+MUST_CHECK enum error market_build(const struct offer *offers, size_t offer_count, const struct model_alias *aliases,
+                                   size_t alias_count, struct market **ret);
+struct market *market_ref(struct market *market);
+struct market *market_unref(struct market *market);
+
+#define MARKET_NONE UINT32_MAX
+size_t market_count(const struct market *market);
+/* Row -> what it is. Views live as long as the market. */
+struct str market_id(const struct market *market, uint32_t row);
+struct worker *market_worker(const struct market *market, uint32_t row);
+struct str market_network(const struct market *market, uint32_t row);
+struct str market_gpu(const struct market *market, uint32_t row);
+struct str market_region(const struct market *market, uint32_t row);
+struct str market_supplier(const struct market *market, uint32_t row);
+int64_t market_price(const struct market *market, uint32_t row);
+uint32_t market_gpus(const struct market *market, uint32_t row);
+uint32_t market_slots(const struct market *market, uint32_t row);
+int32_t market_take_rate_bps(const struct market *market, uint32_t row);
+
+/* A model by its name or alias; MARKET_NONE when no ready worker serves it. *ret_target gets the name that workers know
+ * (differs from name for an alias). */
+uint32_t market_model(const struct market *market, struct str name, struct str *ret_target);
+size_t market_model_count(const struct market *market);
+struct str market_model_name(const struct market *market, uint32_t model);
+/* The rows of ready workers that serve the model. */
+const uint32_t *market_replicas(const struct market *market, uint32_t model, size_t *ret_count);
+
+#endif

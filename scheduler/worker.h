@@ -1,0 +1,56 @@
+/* What this process knows of a worker while it runs: identity, calls in flight, latency, failures.
+ *
+ * Shared by all threads, atomics only; reference-counted, so that a call in flight may outlive the snapshot that led to
+ * it. What rarely changes (price, GPU, region...) is in the market snapshot. */
+#ifndef SLUICE_SCHEDULER_WORKER_H
+#define SLUICE_SCHEDULER_WORKER_H
+
+#include "core/id.h"
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum worker_outcome {
+    WORKER_DONE,      /* a good answer */
+    WORKER_CANCELLED, /* the caller went away: says nothing of the worker */
+    WORKER_REFUSED,   /* full or draining (429 of the agent): not a failure */
+    WORKER_FAILED,    /* 5xx, broken, no answer, nonsense */
+};
+
+struct worker {
+    char id[ID_TEXT_MAX];
+    uint32_t index; /* small, unique among the live workers of this process; for per-thread tables */
+    atomic_uint refs;
+    atomic_int in_flight; /* calls that this gateway has on it; ends at 0 on every path */
+    atomic_int reported;  /* in-flight total that its last status told (all gateways) */
+    atomic_int slots;     /* as its last status told */
+    atomic_bool draining;
+    atomic_bool upstream_ok;
+    atomic_llong heard_ns;     /* loop time of its last status on any link; 0: never */
+    atomic_llong rtt_ns;       /* probe or status round trip; the latency prior */
+    atomic_llong ttfb_ewma_ns; /* peak EWMA of time to first byte */
+    atomic_llong ttfb_at_ns;
+    /* ejection (worker.c) */
+    atomic_uint failures_in_row;
+    atomic_ullong window; /* last outcomes, packed */
+    atomic_llong ejected_until_ns, ejected_span_ns, ramp_from_ns;
+    atomic_ullong done_count, failed_count; /* since start; reputation reads and the metrics show them */
+};
+
+struct worker *worker_new(const char *id, uint32_t index); /* one reference; NULL: out of memory */
+struct worker *worker_ref(struct worker *worker);
+struct worker *worker_unref(struct worker *worker); /* returns NULL */
+
+/* Every worker_begin is matched by exactly one worker_end. */
+void worker_begin(struct worker *worker, int64_t now_ns);
+void worker_first_byte(struct worker *worker, int64_t now_ns, int64_t took_ns);
+/* Returns true when this outcome ejected the worker (for the metric). is_last_replica: never eject. */
+bool worker_end(struct worker *worker, int64_t now_ns, enum worker_outcome outcome, bool is_last_replica);
+
+bool worker_is_ejected(const struct worker *worker, int64_t now_ns);
+/* Share of its normal load that a worker back from ejection may take, (0, 1]; rises over 10 s. */
+double worker_ramp(const struct worker *worker, int64_t now_ns);
+/* Heard of within 5 s, not draining, its upstream alive. */
+bool worker_is_live(const struct worker *worker, int64_t now_ns);
+bool worker_has_free_slot(const struct worker *worker);
+
+#endif
