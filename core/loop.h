@@ -17,7 +17,7 @@ struct loop;
 struct io_source {
     int fd;
     void (*on_ready)(struct io_source *source, uint32_t events); /* EPOLLIN, EPOLLOUT, EPOLLHUP... */
-    unsigned index;                                              /* of the loop */
+    unsigned index;                                              /* of the loop; 0 when not added */
 };
 
 struct timer {
@@ -26,7 +26,7 @@ struct timer {
     size_t heap_at; /* of the loop; 0 when not set */
 };
 
-/* Runs once at the end of the turn in which it was deferred. */
+/* Runs once at the end of the turn in which it was deferred; what tasks and hooks defer runs in the next turn. */
 struct task {
     void (*run)(struct task *task);
     struct task *next, **link; /* of the loop; link is NULL when not queued */
@@ -50,7 +50,8 @@ int64_t loop_lag_ns(const struct loop *loop);       /* how long the last turn's 
 
 MUST_CHECK enum error loop_add(struct loop *loop, struct io_source *source, uint32_t events);
 MUST_CHECK enum error loop_modify(struct loop *loop, struct io_source *source, uint32_t events);
-void loop_remove(struct loop *loop, struct io_source *source); /* harmless if not added; does not close fd */
+void loop_remove(struct loop *loop,
+                 struct io_source *source); /* before close(fd), which it leaves; harmless if not added */
 
 void timer_set(struct loop *loop, struct timer *timer, int64_t due_ns); /* moves it if set already */
 void timer_clear(struct loop *loop, struct timer *timer);               /* harmless if not set */
