@@ -3,6 +3,7 @@
 #ifndef SLUICE_SCHEDULER_WORKER_STORE_H
 #define SLUICE_SCHEDULER_WORKER_STORE_H
 
+#include "core/id.h"
 #include "core/redis.h"
 #include "scheduler/admission.h"
 #include "scheduler/reputation.h"

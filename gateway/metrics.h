@@ -1,0 +1,52 @@
+/* Counters, gauges and histograms. Each reactor writes its own set without locks; a scrape sums them. */
+#ifndef SLUICE_GATEWAY_METRICS_H
+#define SLUICE_GATEWAY_METRICS_H
+
+#include "core/str.h"
+
+enum metric_histogram {
+    METRIC_ADDED_LATENCY,
+    METRIC_FIRST_TOKEN,
+    METRIC_QUEUE_WAIT,
+    METRIC_UPSTREAM_TIME,
+    METRIC_HISTOGRAM_COUNT
+};
+enum metric_counter {
+    METRIC_RETRIES, /* attempts beyond the first */
+    METRIC_EJECTIONS,
+    METRIC_CANCELLED, /* calls whose caller hung up */
+    METRIC_BROKEN_STREAMS,
+    METRIC_QUEUED, /* calls that had to wait for a slot */
+    METRIC_PROMPT_TOKENS,
+    METRIC_COMPLETION_TOKENS,
+    METRIC_GPU_MS,
+    METRIC_BILLED_USD_NANO,
+    METRIC_LOSS_USD_NANO,
+    METRIC_COUNTER_COUNT
+};
+enum metric_gauge { METRIC_CALLS_RUNNING, METRIC_CALLS_QUEUED, METRIC_CONNECTIONS, METRIC_GAUGE_COUNT };
+
+struct metrics; /* one a reactor or the control thread; written by its thread only (relaxed atomics), read by any */
+struct metrics *metrics_new(void);
+struct metrics *metrics_free(struct metrics *metrics);
+
+void metrics_count(struct metrics *metrics, enum metric_counter counter, int64_t by);
+void metrics_gauge_add(struct metrics *metrics, enum metric_gauge gauge, int64_t by);
+/* sluice_requests_total{status,model,network}: model and network "" when none; at most 512 models a gateway, more are
+ * counted as "other". No allocation once a model was seen. */
+void metrics_request(struct metrics *metrics, int status, struct str model, struct str network);
+/* Histograms by model and network, in seconds from nanoseconds. */
+void metrics_observe(struct metrics *metrics, enum metric_histogram histogram, struct str model, struct str network,
+                     int64_t span_ns);
+
+struct metrics_extra {           /* what is not a per-reactor number; from the control thread */
+    int64_t workers_by_state[4]; /* enum admission_state */
+    int64_t redis_connected, journal_pending, credit_held_usd_nano;
+    int64_t loop_lag_ns[64];
+    size_t reactor_count;
+};
+/* Prometheus text format of the sum of all sets. */
+MUST_CHECK bool metrics_render(struct metrics *const *sets, size_t count, const struct metrics_extra *extra,
+                               struct buf *ret_text);
+
+#endif

@@ -1,0 +1,44 @@
+/* A reactor: one thread, one loop, and everything that its requests need. `struct gateway` is what all reactors share.
+ */
+#ifndef SLUICE_GATEWAY_REACTOR_H
+#define SLUICE_GATEWAY_REACTOR_H
+
+#include "adapters/native/hub.h"
+#include "core/loop.h"
+#include "core/redis.h"
+#include "gateway/metrics.h"
+#include "gateway/settings.h"
+#include "gateway/snapshot.h"
+#include "pricing/credit.h"
+#include "pricing/settle.h"
+
+struct control;
+
+/* Process-wide; written at start only. */
+struct gateway {
+    char id[ID_TEXT_MAX]; /* "gwy_...", new at each start */
+    const struct settings *settings;
+    uint8_t admin_key_sha256[SHA256_BYTES];
+    struct reactor **reactors;
+    size_t reactor_count;
+    struct control *control;
+    struct loop *control_loop;
+    int64_t started_at_ms;
+};
+
+struct reactor {
+    struct loop *loop;
+    unsigned index;
+    struct gateway *gateway;
+    struct redis *redis;
+    struct hub_reactor *hub;
+    struct credit_gate *credit_gate;
+    struct journal *journal;
+    struct settler *settler;
+    struct snapshot *snapshot; /* current; borrowed for the turn; never NULL */
+    struct metrics *metrics;
+    struct httpd *httpd;
+    struct openai *openai; /* the calls under way */
+};
+
+#endif
