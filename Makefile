@@ -85,7 +85,7 @@ $(BUILD)/lib$(1).a: $(patsubst %.c,$(BUILD)/%.o,$(call lib_sources,$(1)))
 endef
 $(foreach l,$(LIBS_IN_ORDER),$(eval $(call archive_rule,$(l))))
 # .lua and .json files are built into the objects with .incbin (core/embed.h), which -MMD does not see.
-$(patsubst %.c,$(BUILD)/%.o,$(shell grep -l 'EMBED(' */*.c */*/*.c 2>/dev/null)): $(LUA) $(wildcard gateway/*.json gateway/*.html)
+$(patsubst %.c,$(BUILD)/%.o,$(shell grep -l -w EMBED */*.c */*/*.c 2>/dev/null)): $(LUA) $(wildcard gateway/*.json gateway/*.html)
 
 $(BUILD)/sluiced: $(BUILD)/gateway/sluiced.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
