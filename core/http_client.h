@@ -1,4 +1,7 @@
-/* An HTTP client on the event loop: libcurl's multi interface, socket_action, keep-alive pools. */
+/* An HTTP client on the event loop: libcurl's multi interface, socket_action, keep-alive pools.
+ *
+ * No proxy (from the environment neither), no redirects, no cookies, no content decoding. A request on a kept
+ * connection that turns out dead before any byte of an answer is sent once more on a new one. */
 #ifndef SLUICE_CORE_HTTP_CLIENT_H
 #define SLUICE_CORE_HTTP_CLIENT_H
 
@@ -33,15 +36,18 @@ struct http_request {
     size_t body_max;            /* of the answer; 0: no limit (streams) */
     size_t header_max;          /* of the answer's head; 0: 64 KiB */
     /* Callbacks run on the loop, never inside http_fetch_start. Any but on_end may be NULL. */
-    void (*on_head)(void *ctx, int status, const struct http_header *headers, size_t count); /* borrowed for the call */
+    /* Once, for the final answer; names in lower case, borrowed for the call. A head over header_max: TOO_LARGE. */
+    void (*on_head)(void *ctx, int status, const struct http_header *headers, size_t count);
     void (*on_data)(void *ctx, struct str bytes);
     void (*on_end)(void *ctx, enum http_end end); /* exactly once, last; the fetch is freed when it returns */
     void *ctx;
 };
 
 MUST_CHECK enum error http_client_open(struct loop *loop, struct http_client **ret);
-struct http_client *http_client_free(struct http_client *client); /* ends open fetches with HTTP_END_CANCELLED */
+struct http_client *http_client_free(struct http_client *client); /* ends open fetches with HTTP_END_CANCELLED; not
+                                                                 from a callback of a fetch; accepts NULL */
 
+/* ERR_BAD_INPUT for a header that holds line breaks or NUL; ERR_CLOSED while the client is being freed. */
 MUST_CHECK enum error http_fetch_start(struct http_client *client, const struct http_request *request,
                                        struct http_fetch **ret);
 void http_fetch_cancel(
