@@ -21,6 +21,7 @@
 #define POOLED_QUEUE_MAX 16384 /* a kept stream keeps at most this much of a queue */
 #define TURN_WRITES_MAX 8      /* full gathered buffers a turn, so that one connection does not hold up the others */
 #define TLS_READS_MAX 8        /* records a read may gather beyond the first */
+#define H2_PATH_MAX 16384
 #define LAST_STREAM_ID INT32_C(0x7fff0000)
 
 static void on_task(struct task *task);
@@ -264,54 +265,64 @@ static bool gather(struct h2 *h2)
     return true;
 }
 
-/* Gathers and writes until nothing is left or the socket is full. */
+/* What an earlier turn could not write; false while some of it is left. */
+static bool flush_pending(struct h2 *h2)
+{
+    size_t written = 0;
+    if (h2->pending.len == 0)
+        return true;
+    if (!write_some(h2, h2->pending.ptr, h2->pending.len, &written)) {
+        fail(h2, ERR_CLOSED);
+        return false;
+    }
+    buf_drop_front(&h2->pending, written);
+    if (h2->pending.len > 0) {
+        want_out(h2, true);
+        return false;
+    }
+    buf_free(&h2->pending);
+    return true;
+}
+
+/* One gathered buffer, one write; true when it left whole and there may be more. */
+static bool flush_once(struct h2 *h2)
+{
+    size_t written = 0;
+    h2->gather_len = 0;
+    bool good = gather(h2);
+    if (h2->dead)
+        return false;
+    if (!good || !write_some(h2, h2->gather, h2->gather_len, &written)) {
+        fail(h2, good ? ERR_CLOSED : ERR_PROTOCOL);
+        return false;
+    }
+    if (h2->write_broken)
+        return false;
+    if (written < h2->gather_len) {
+        if (!buf_append(&h2->pending, h2->gather + written, h2->gather_len - written))
+            fail(h2, ERR_NO_MEMORY);
+        else
+            want_out(h2, true);
+        return false;
+    }
+    if (h2->gather_len > 0 && nghttp2_session_want_write(h2->session))
+        return true;
+    want_out(h2, false);
+    return false;
+}
+
 static void flush(struct h2 *h2)
 {
     char bytes[H2_GATHER_BYTES];
-    size_t written = 0;
-    if (h2->write_broken)
+    if (h2->write_broken || !flush_pending(h2))
         return;
-    if (h2->pending.len > 0) {
-        if (!write_some(h2, h2->pending.ptr, h2->pending.len, &written)) {
-            fail(h2, ERR_CLOSED);
-            return;
-        }
-        buf_drop_front(&h2->pending, written);
-        if (h2->pending.len > 0) {
-            want_out(h2, true);
-            return;
-        }
-        buf_free(&h2->pending);
-    }
     h2->gather = bytes;
-    for (int i = 0; i < TURN_WRITES_MAX; i++) {
-        h2->gather_len = 0;
-        bool good = gather(h2);
-        if (h2->dead || h2->free_asked)
-            return;
-        if (!good || !write_some(h2, bytes, h2->gather_len, &written)) {
-            fail(h2, good ? ERR_CLOSED : ERR_PROTOCOL);
-            return;
-        }
-        if (h2->write_broken)
-            return;
-        if (written < h2->gather_len) {
-            if (!buf_append(&h2->pending, bytes + written, h2->gather_len - written))
-                fail(h2, ERR_NO_MEMORY);
-            else
-                want_out(h2, true);
-            return;
-        }
-        if (h2->gather_len == 0) {
-            want_out(h2, false);
-            return;
-        }
-        if (!nghttp2_session_want_write(h2->session)) {
-            want_out(h2, false);
-            return;
-        }
-    }
-    h2_wake(h2); /* the rest in the next turn */
+    int writes = 0;
+    while (writes < TURN_WRITES_MAX && flush_once(h2))
+        writes++;
+    h2->gather = NULL;
+    if (writes == TURN_WRITES_MAX)
+        h2_wake(h2); /* the rest in the next turn */
 }
 
 /* nghttp2 wants nothing any more: GOAWAY went or came and all streams have ended, or the other side misbehaved. */
@@ -347,7 +358,7 @@ static enum error read_some(struct h2 *h2, char *to, size_t size, size_t *ret_le
     if (!h2->options.tls) {
         ssize_t rc = 0;
         do
-            rc = recv(h2->io.fd, to, size, 0);
+            rc = read(h2->io.fd, to, size); /* not recv(), which the programs wrap for their HTTP/1 server */
         while (rc < 0 && errno == EINTR);
         if (rc < 0)
             return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_BUSY : ERR_CLOSED;
@@ -480,11 +491,26 @@ void h2_ping(struct h2 *h2)
         h2_wake(h2);
 }
 
+/* Well below what the other side would refuse, or nghttp2 not send. */
+static enum error head_check(const struct h2_header *headers, size_t count)
+{
+    size_t bytes = 0;
+    if (count > H2_HEADERS_MAX)
+        return ERR_TOO_LARGE;
+    for (size_t i = 0; i < count; i++) {
+        bytes += headers[i].name.len + headers[i].value.len + 32;
+        if (bytes > H2_HEADER_BYTES / 2)
+            return ERR_TOO_LARGE;
+    }
+    return ERR_NONE;
+}
+
 /* -- the client's calls ------------------------------------------------------------------------------------------ */
 
 static enum error request_check(struct h2 *h2, const struct h2_request *request)
 {
-    if (request->header_count > H2_HEADERS_MAX)
+    enum error error = head_check(request->headers, request->header_count);
+    if (error != ERR_NONE || request->path.len > H2_PATH_MAX)
         return ERR_TOO_LARGE;
     if (h2->dead || h2->closing || !nghttp2_session_check_request_allowed(h2->session))
         return ERR_CLOSED;
@@ -555,8 +581,9 @@ enum error h2_stream_respond(struct h2_stream *stream, int status, const struct 
     assert(status >= 200 && status <= 999);
     if (is_over(stream))
         return ERR_CLOSED;
-    if (count > H2_HEADERS_MAX)
-        return ERR_TOO_LARGE;
+    enum error error = head_check(headers, count);
+    if (error != ERR_NONE)
+        return error;
     char digits[3] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10)};
     nv[0] = h2_nv(STR(":status"), (struct str){digits, 3});
     nv[0].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME;

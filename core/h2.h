@@ -75,7 +75,8 @@ struct h2_request {
     struct str body;                 /* borrowed until on_end: sent from where it lies, never copied whole */
 };
 
-/* client: opens a stream. ERR_CLOSED when the connection is closing, ERR_BUSY at streams_max. */
+/* client: opens a stream. ERR_TOO_LARGE: more than 128 headers, 32 KiB of them or 16 KiB of path; ERR_CLOSED when the
+ * connection is closing, ERR_BUSY at streams_max. */
 MUST_CHECK enum error h2_request(struct h2 *h2, const struct h2_request *request, const struct h2_stream_ops *ops,
                                  void *ctx, struct h2_stream **ret);
 /* server: the answer. h2_stream_send copies into the stream's queue; h2_stream_queued tells its length (keep it
@@ -86,9 +87,10 @@ MUST_CHECK enum error h2_stream_send(struct h2_stream *stream, struct str bytes)
 size_t h2_stream_queued(const struct h2_stream *stream);
 MUST_CHECK enum error h2_stream_finish(struct h2_stream *stream);
 
-void h2_stream_consumed(struct h2_stream *stream, size_t bytes);         /* opens the window again by that much */
-void h2_stream_cancel(struct h2_stream *stream, uint32_t h2_error_code); /* RST_STREAM leaves this
-                                turn; on_end(CANCELLED) comes from the loop, not from this call; no on_data any more */
+/* Opens the window again by that much. */
+void h2_stream_consumed(struct h2_stream *stream, size_t bytes);
+/* RST_STREAM leaves this turn; on_end(CANCELLED) comes from the loop, not from this call; no on_data any more. */
+void h2_stream_cancel(struct h2_stream *stream, uint32_t h2_error_code);
 uint32_t h2_stream_reset_code(const struct h2_stream *stream);
 struct h2 *h2_stream_connection(struct h2_stream *stream);
 
