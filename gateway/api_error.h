@@ -8,7 +8,7 @@ struct api_error {
     int status;
     const char *type;  /* "invalid_request_error", "insufficient_quota", ... */
     const char *code;  /* NULL: null */
-    const char *param; /* NULL: null */
+    const char *param; /* NULL: null; borrowed until the error was sent */
     char message[256];
     int64_t retry_after_ms; /* 0: none; else 1..60000 -> retry-after-ms and retry-after */
     bool no_retry;          /* x-should-retry: false */

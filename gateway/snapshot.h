@@ -13,7 +13,8 @@ struct snapshot {
     bool is_complete;        /* both were read from Redis at least once */
 };
 
-struct snapshot *snapshot_new(struct market *market, struct keyring *keyring, bool is_complete); /* takes both refs */
+/* Takes both references, also when it fails (NULL: out of memory). keyring may be NULL before the first read. */
+struct snapshot *snapshot_new(struct market *market, struct keyring *keyring, bool is_complete);
 struct snapshot *snapshot_ref(struct snapshot *snapshot);
 struct snapshot *snapshot_unref(struct snapshot *snapshot);
 

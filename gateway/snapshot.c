@@ -1,0 +1,34 @@
+#include "gateway/snapshot.h"
+
+#include <stdlib.h>
+
+struct snapshot *snapshot_new(struct market *market, struct keyring *keyring, bool is_complete)
+{
+    struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
+    if (!snapshot) {
+        market_unref(market);
+        keyring_unref(keyring);
+        return NULL;
+    }
+    atomic_init(&snapshot->refs, 1);
+    snapshot->market = market;
+    snapshot->keyring = keyring;
+    snapshot->is_complete = is_complete;
+    return snapshot;
+}
+
+struct snapshot *snapshot_ref(struct snapshot *snapshot)
+{
+    atomic_fetch_add_explicit(&snapshot->refs, 1, memory_order_relaxed);
+    return snapshot;
+}
+
+struct snapshot *snapshot_unref(struct snapshot *snapshot)
+{
+    if (!snapshot || atomic_fetch_sub_explicit(&snapshot->refs, 1, memory_order_acq_rel) > 1)
+        return NULL;
+    market_unref(snapshot->market);
+    keyring_unref(snapshot->keyring);
+    free(snapshot);
+    return NULL;
+}
