@@ -2,27 +2,21 @@
 #include "core/clock.h"
 #include "core/crypto.h"
 #include "core/log.h"
+#include "core/redis_link.h"
 #include "core/redis_target.h"
 #include <assert.h>
-#include <fcntl.h>
-#include <hiredis/async.h>
 #include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #define TIMEOUT_DEFAULT_NS (5 * NS_PER_S)
 #define QUEUE_DEFAULT 10000
 #define QUEUE_BYTES_MAX ((size_t)64 << 20)
-#define UNWRITTEN_MAX                                                                                            \
-    ((size_t)1 << 20)              /* given to hiredis and not yet to the kernel: its buffer moves on each write \
-                                    */
 #define GREETING_NS (5 * NS_PER_S) /* connect, AUTH, SELECT and PING */
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_MAX_NS (2 * NS_PER_S)
-#define WHY_MAX 128
 
 enum redis_state { STATE_BACKOFF, STATE_GREETING, STATE_READY };
 
@@ -41,21 +35,6 @@ struct call_list {
     struct call *head, *tail;
 };
 
-/* One hiredis connection. hiredis must not be asked to free its context while it is calling us, so a link that is
- * dropped by a callback loses its redis at once and is freed when hiredis has returned (link_pump). */
-struct link {
-    struct loop *loop;
-    struct redis *redis;   /* NULL once dropped */
-    redisAsyncContext *ac; /* NULL once hiredis has freed it */
-    struct io_source io;
-    struct task flush;
-    uint32_t wanted, armed;
-    size_t unwritten;       /* at most this many bytes are in hiredis' buffer */
-    unsigned greeting_left; /* answers to the greeting that are still to come */
-    bool is_in_hiredis;
-    char why[WHY_MAX];
-};
-
 struct redis {
     struct loop *loop;
     struct redis_target target;
@@ -64,7 +43,8 @@ struct redis {
     void (*on_state)(void *ctx, bool connected);
     void *ctx;
     enum redis_state state;
-    struct link *link; /* NULL in STATE_BACKOFF */
+    struct redis_link *link; /* NULL in STATE_BACKOFF */
+    unsigned greeting_left;  /* answers to the greeting that are still to come */
     struct call_list waiting, in_flight;
     unsigned open_count;
     size_t open_bytes;
@@ -74,8 +54,6 @@ struct redis {
     unsigned depth; /* frames of ours that still need this struct */
     bool is_closing, is_failure_told;
 };
-
-static void redis_lost(struct redis *redis, const char *why);
 
 static void list_push(struct call_list *list, struct call *call)
 {
@@ -113,181 +91,14 @@ static void call_complete(struct redis *redis, struct call *call, const redisRep
     free(call);
 }
 
-/* ---- the link: hiredis' hooks on the loop ---- */
-
-static void link_free(struct link *link)
-{
-    assert(link->redis == NULL && !link->is_in_hiredis);
-    if (link->ac != NULL)
-        redisAsyncFree(link->ac); /* the hook clears link->ac */
-    loop_undefer(link->loop, &link->flush);
-    free(link);
-}
-
-static void link_drop(struct redis *redis)
-{
-    struct link *link = redis->link;
-
-    if (link == NULL)
-        return;
-    redis->link = NULL;
-    link->redis = NULL;
-    loop_undefer(link->loop, &link->flush);
-    loop_remove(link->loop, &link->io);
-    if (!link->is_in_hiredis)
-        link_free(link);
-}
-
-static void link_arm(struct link *link, uint32_t events)
-{
-    if (link->armed == events)
-        return;
-    /* Should it fail, the answers stay out and the commands' deadline drops the connection. */
-    if (loop_modify(link->loop, &link->io, events) != ERR_NONE)
-        log_error(NULL, "Redis connection: cannot change what the loop waits for");
-    else
-        link->armed = events;
-}
-
-static void hook_add_read(void *data)
-{
-    struct link *link = data;
-
-    link->wanted |= EPOLLIN;
-}
-
-static void hook_del_read(void *data)
-{
-    struct link *link = data;
-
-    link->wanted &= ~(uint32_t)EPOLLIN;
-}
-
-/* Commands of one turn are gathered and written at its end; only what the kernel did not take waits for EPOLLOUT. */
-static void hook_add_write(void *data)
-{
-    struct link *link = data;
-
-    link->wanted |= EPOLLOUT;
-    if (!link->is_in_hiredis && !(link->armed & EPOLLOUT))
-        loop_defer(link->loop, &link->flush);
-}
-
-static void hook_del_write(void *data)
-{
-    struct link *link = data;
-
-    link->wanted &= ~(uint32_t)EPOLLOUT;
-    link->unwritten = 0;
-}
-
-/* hiredis is about to close the descriptor and to free the context, errstr included. */
-static void hook_cleanup(void *data)
-{
-    struct link *link = data;
-
-    loop_remove(link->loop, &link->io);
-    str_copy(link->why, sizeof(link->why), str_of(link->ac->c.errstr));
-    link->ac = NULL;
-}
-
-static void on_reply(redisAsyncContext *ac, void *reply, void *unused);
-
-static void link_send(struct link *link, const char *bytes, size_t len)
-{
-    int rc = redisAsyncFormattedCommand(link->ac, on_reply, NULL, bytes, len);
-
-    assert(rc == REDIS_OK); /* refused only while disconnecting, when hiredis runs no code of ours that sends */
-    (void)rc;
-    link->unwritten += len;
-}
-
 static void redis_send_waiting(struct redis *redis)
 {
-    while (redis->state == STATE_READY && redis->waiting.head != NULL && redis->link->unwritten < UNWRITTEN_MAX) {
+    while (redis->state == STATE_READY && redis->waiting.head != NULL && !redis_link_is_full(redis->link)) {
         struct call *call = list_pop(&redis->waiting);
 
         list_push(&redis->in_flight, call);
-        link_send(redis->link, call->bytes, call->len);
+        redis_link_send(redis->link, call->bytes, call->len);
     }
-}
-
-/* The one place that lets hiredis read and write, and so call back. */
-static void link_pump(struct link *link, uint32_t events)
-{
-    struct redis *redis = link->redis;
-    bool wrote = false;
-
-    redis->depth++;
-    link->is_in_hiredis = true;
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
-        redisAsyncHandleRead(link->ac);
-    if (link->redis != NULL && link->ac != NULL && (events & link->wanted & EPOLLOUT)) {
-        redisAsyncHandleWrite(link->ac);
-        wrote = true;
-    }
-    link->is_in_hiredis = false;
-    if (link->redis == NULL) {
-        link_free(link);
-    } else if (link->ac == NULL) {
-        redis_lost(redis, link->why[0] != '\0' ? link->why : "closed");
-    } else {
-        redis_send_waiting(redis);
-        if (wrote || !(link->wanted & EPOLLOUT))
-            link_arm(link, link->wanted);
-        else if (!(link->armed & EPOLLOUT)) /* a completion sent something */
-            loop_defer(link->loop, &link->flush);
-    }
-    redis_leave(redis);
-}
-
-static void on_link_ready(struct io_source *source, uint32_t events)
-{
-    link_pump(container_of(source, struct link, io), events);
-}
-
-static void on_link_flush(struct task *task)
-{
-    link_pump(container_of(task, struct link, flush), EPOLLOUT);
-}
-
-static enum error link_open(struct loop *loop, const struct redis_target *target, struct link **ret, char why[WHY_MAX])
-{
-    enum error error = ERR_NO_MEMORY;
-    struct link *link = calloc(1, sizeof(*link));
-    redisAsyncContext *ac =
-        target->is_unix ? redisAsyncConnectUnix(target->host) : redisAsyncConnect(target->host, target->port);
-
-    if (link == NULL || ac == NULL)
-        goto out;
-    error = ERR_UNREACHABLE;
-    if (ac->err != 0) {
-        str_copy(why, WHY_MAX, str_of(ac->c.errstr));
-        goto out;
-    }
-    if (!target->is_unix)
-        redisEnableKeepAlive(&ac->c);
-    (void)fcntl(ac->c.fd, F_SETFD, FD_CLOEXEC);
-    *link = (struct link){.loop = loop, .ac = ac, .wanted = EPOLLIN | EPOLLOUT, .armed = EPOLLIN | EPOLLOUT};
-    link->io = (struct io_source){.fd = ac->c.fd, .on_ready = on_link_ready};
-    link->flush = (struct task){.run = on_link_flush};
-    error = loop_add(loop, &link->io, link->armed);
-    if (error != ERR_NONE)
-        goto out;
-    ac->data = link;
-    ac->ev.data = link;
-    ac->ev.addRead = hook_add_read;
-    ac->ev.delRead = hook_del_read;
-    ac->ev.addWrite = hook_add_write;
-    ac->ev.delWrite = hook_del_write;
-    ac->ev.cleanup = hook_cleanup;
-    *ret = link;
-    return ERR_NONE;
-out:
-    if (ac != NULL)
-        redisAsyncFree(ac);
-    free(link);
-    return error;
 }
 
 /* ---- connecting, greeting, losing ---- */
@@ -322,7 +133,7 @@ static void redis_lost(struct redis *redis, const char *why)
     struct call *call;
 
     redis_tell_failure(redis, why);
-    link_drop(redis);
+    redis->link = redis_link_drop(redis->link);
     redis_back_off(redis);
     if (was_ready && redis->on_state != NULL)
         redis->on_state(redis->ctx, false);
@@ -330,20 +141,13 @@ static void redis_lost(struct redis *redis, const char *why)
         call_complete(redis, call, NULL, call->deadline_ns <= now_ns ? ERR_DEADLINE : ERR_CLOSED);
 }
 
-static void on_greeting(redisAsyncContext *ac, void *data, void *unused)
+static void on_greeting(struct redis *redis, const redisReply *reply)
 {
-    struct link *link = ac->data;
-    struct redis *redis = link->redis;
-    const redisReply *reply = data;
-
-    (void)unused;
-    if (redis == NULL || reply == NULL) /* dropped already, or hiredis gives up and link_pump will see it */
-        return;
     if (reply->type == REDIS_REPLY_ERROR) {
         redis_lost(redis, reply->str); /* wrong password, no such database, still loading... */
         return;
     }
-    if (--link->greeting_left > 0)
+    if (--redis->greeting_left > 0)
         return;
     log_info(NULL, "Redis is connected");
     redis->state = STATE_READY;
@@ -354,36 +158,58 @@ static void on_greeting(redisAsyncContext *ac, void *data, void *unused)
         redis->on_state(redis->ctx, true);
 }
 
-static void redis_greet(struct link *link, size_t argc, const char **argv)
+static void redis_greet(struct redis *redis, int argc, const char **argv)
 {
-    int rc = redisAsyncCommandArgv(link->ac, on_greeting, NULL, (int)argc, argv, NULL);
+    char *bytes;
+    int len = redisFormatCommandArgv(&bytes, argc, argv, NULL);
 
-    /* Should memory have run out, the greeting stays incomplete and its time limit ends it. */
-    (void)rc;
-    link->greeting_left++;
+    redis->greeting_left++;
+    if (len < 0)
+        return; /* no memory: the greeting stays incomplete and its time limit ends it */
+    redis_link_send(redis->link, bytes, (size_t)len);
+    crypto_wipe(bytes, (size_t)len);
+    redisFreeCommand(bytes);
+}
+
+static void on_link_reply(void *ctx, const redisReply *reply);
+
+static void on_link_room(void *ctx)
+{
+    redis_send_waiting(ctx);
+}
+
+static void on_link_lost(void *ctx, const char *why)
+{
+    struct redis *redis = ctx;
+
+    redis->depth++;
+    redis_lost(redis, why);
+    redis_leave(redis);
 }
 
 static void redis_connect(struct redis *redis)
 {
     const struct redis_target *target = &redis->target;
-    char why[WHY_MAX] = "no memory or descriptors left", db[24];
+    struct redis_link_owner owner = {
+        .on_reply = on_link_reply, .on_room = on_link_room, .on_lost = on_link_lost, .ctx = redis};
+    char why[REDIS_WHY_MAX], db[24];
 
-    if (link_open(redis->loop, target, &redis->link, why) != ERR_NONE) {
+    if (redis_link_open(redis->loop, target, &owner, &redis->link, why) != ERR_NONE) {
         redis_tell_failure(redis, why);
         redis_back_off(redis);
         return;
     }
-    redis->link->redis = redis;
     redis->state = STATE_GREETING;
+    redis->greeting_left = 0;
     timer_set(redis->loop, &redis->retry, clock_mono_ns() + GREETING_NS);
     if (target->user[0] != '\0')
-        redis_greet(redis->link, 3, (const char *[]){"AUTH", target->user, target->password});
+        redis_greet(redis, 3, (const char *[]){"AUTH", target->user, target->password});
     else if (target->password[0] != '\0')
-        redis_greet(redis->link, 2, (const char *[]){"AUTH", target->password});
+        redis_greet(redis, 2, (const char *[]){"AUTH", target->password});
     snprintf(db, sizeof(db), "%lld", (long long)target->db);
     if (target->db != 0)
-        redis_greet(redis->link, 2, (const char *[]){"SELECT", db});
-    redis_greet(redis->link, 1, (const char *[]){"PING"}); /* fails while the server still loads its data */
+        redis_greet(redis, 2, (const char *[]){"SELECT", db});
+    redis_greet(redis, 1, (const char *[]){"PING"}); /* fails while the server still loads its data */
 }
 
 static void on_retry_due(struct timer *timer)
@@ -443,30 +269,34 @@ static enum error call_send_text(struct redis *redis, struct call *call)
     call->script = NULL;
     call->deadline_ns = clock_mono_ns() + redis->timeout_ns;
     list_push(&redis->in_flight, call);
-    link_send(redis->link, buf.ptr, buf.len);
+    redis_link_send(redis->link, buf.ptr, buf.len);
     error = ERR_NONE;
 out:
     buf_free(&buf);
     return error;
 }
 
-/* hiredis answers in order, so the answer belongs to the oldest command in flight. */
-static void on_reply(redisAsyncContext *ac, void *data, void *unused)
+static void on_call_reply(struct redis *redis, const redisReply *reply)
 {
-    struct link *link = ac->data;
-    struct redis *redis = link->redis;
-    const redisReply *reply = data;
-    struct call *call;
+    struct call *call = list_pop(&redis->in_flight);
 
-    (void)unused;
-    if (redis == NULL || reply == NULL) /* dropped already, or hiredis gives up and link_pump will see it */
-        return;
-    call = list_pop(&redis->in_flight);
     assert(call != NULL);
     if (call->script == NULL || !is_noscript(reply))
         call_complete(redis, call, reply, ERR_NONE);
     else if (call_send_text(redis, call) != ERR_NONE)
         call_complete(redis, call, NULL, ERR_NO_MEMORY);
+}
+
+static void on_link_reply(void *ctx, const redisReply *reply)
+{
+    struct redis *redis = ctx;
+
+    redis->depth++;
+    if (redis->state == STATE_READY)
+        on_call_reply(redis, reply);
+    else
+        on_greeting(redis, reply);
+    redis_leave(redis);
 }
 
 /* Room for a command of len bytes that the queue can take. */
@@ -663,7 +493,7 @@ struct redis *redis_free(struct redis *redis)
     redis->is_closing = true;
     redis->state = STATE_BACKOFF;
     redis->depth++;
-    link_drop(redis);
+    redis->link = redis_link_drop(redis->link);
     timer_clear(redis->loop, &redis->retry);
     timer_clear(redis->loop, &redis->overdue);
     while ((call = list_pop(&redis->in_flight)) != NULL || (call = list_pop(&redis->waiting)) != NULL)

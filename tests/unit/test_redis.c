@@ -3,6 +3,7 @@
 #include "core/redis.h"
 #include "core/redis_child.h"
 #include <arpa/inet.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -272,6 +273,55 @@ static void test_scripts(void **state)
     assert_int_equal(answers[0].type, REDIS_REPLY_ERROR);
 }
 
+struct script_user {
+    pthread_t thread;
+    const char *url;
+    struct redis_script *script;
+    char text[64];
+};
+
+static void on_script_user_done(void *ctx, const redisReply *reply, enum error error)
+{
+    struct script_user *user = ctx;
+
+    snprintf(user->text, sizeof(user->text), "%s", error == ERR_NONE && reply->str != NULL ? reply->str : "failed");
+}
+
+static void *use_script(void *arg)
+{
+    struct script_user *user = arg;
+    struct redis_options options = {.url = user->url};
+    struct str args[] = {STR("none"), STR("0"), STR("done")};
+    struct loop *loop = NULL;
+    struct redis *redis = NULL;
+
+    if (loop_open(&loop) == ERR_NONE && redis_open(loop, &options, &redis) == ERR_NONE &&
+        redis_run(redis, user->script, on_script_user_done, user, 1, 2, args) == ERR_NONE)
+        while (user->text[0] == '\0')
+            loop_turn(loop, 10 * NS_PER_MS);
+    redis_free(redis);
+    loop_free(loop);
+    return NULL;
+}
+
+static void test_threads_share_a_script(void **state)
+{
+    struct fixture *fixture = *state;
+    struct redis_script script = {
+        .name = "test", .text = script_text, .text_end = script_text + sizeof(script_text) - 1};
+    struct script_user users[4] = {0};
+
+    for (size_t i = 0; i < 4; i++) {
+        users[i] = (struct script_user){.url = fixture->url, .script = &script};
+        assert_int_equal(pthread_create(&users[i].thread, NULL, use_script, &users[i]), 0);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        pthread_join(users[i].thread, NULL);
+        assert_string_equal(users[i].text, "0:done");
+    }
+    assert_int_equal(strlen(script.sha), 40);
+}
+
 static void test_killed_server(void **state)
 {
     struct fixture *fixture = *state;
@@ -302,6 +352,42 @@ static void test_killed_server(void **state)
     assert_int_equal(ask(fixture, &waits, "EXISTS", "never", NULL), ERR_NONE); /* not sent again */
     turn_until(fixture, waits.fired == 1);
     assert_int_equal(waits.integer, 0);
+}
+
+/* The server closes the connection at any point of the traffic, large answers included. */
+static void test_connections_cut(void **state)
+{
+    enum { COUNT = 100, ROUNDS = 30 };
+    struct fixture *fixture = *state;
+    struct redis_script script = {
+        .name = "test", .text = script_text, .text_end = script_text + sizeof(script_text) - 1};
+    struct answer *answers = calloc(COUNT, sizeof(*answers));
+    unsigned answered = 0, lost = 0;
+
+    freeReplyObject(ask_aside(fixture, "SETRANGE large 300000 x"));
+    open_redis(fixture, fixture->url, 0, 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned i = 0; i < COUNT; i++) {
+            if (i % 3 == 0)
+                run(fixture, &script, &answers[i], "1");
+            else
+                assert_int_equal(ask(fixture, &answers[i], "GET", "large", NULL), ERR_NONE);
+        }
+        for (unsigned i = 0; i < round; i++)
+            loop_turn(fixture->loop, NS_PER_MS);
+        freeReplyObject(ask_aside(fixture, round % 2 ? "CLIENT KILL TYPE normal" : "SCRIPT FLUSH"));
+        for (unsigned i = 0; i < COUNT; i++) {
+            turn_until(fixture, answers[i].fired > 0);
+            assert_int_equal(answers[i].fired, 1);
+            assert_true(answers[i].error == ERR_NONE || answers[i].error == ERR_CLOSED);
+            if (answers[i].error == ERR_NONE)
+                answered++;
+            else
+                lost++;
+        }
+    }
+    assert_true(answered > 0 && lost > 0 && fixture->downs > 0);
+    free(answers);
 }
 
 static void test_queue_is_bounded(void **state)
@@ -583,7 +669,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_large_backlog, setup, teardown),
         cmocka_unit_test_setup_teardown(test_formats, setup, teardown),
         cmocka_unit_test_setup_teardown(test_scripts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_threads_share_a_script, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_connections_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_queue_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_overdue_in_flight, setup, teardown),
         cmocka_unit_test_setup_teardown(test_overdue_unsent, setup, teardown),
