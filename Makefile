@@ -14,7 +14,8 @@ OPT ?= -O2 -g
 SAN ?=
 CFLAGS_ALL := -std=c17 -D_GNU_SOURCE -I. $(WARN) $(OPT) $(SAN) -fno-omit-frame-pointer -fstack-protector-strong \
   -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
-LDLIBS_ALL := $(MHD_LIBS) $(PKG_LIBS) -lm
+LDLIBS_AGENT := $(PKG_LIBS) -lpthread -lm
+LDLIBS_ALL := $(MHD_LIBS) $(LDLIBS_AGENT)
 quiet = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
 
 LIBS_IN_ORDER := gateway adapters scheduler probes pricing core
@@ -90,7 +91,7 @@ $(patsubst %.c,$(BUILD)/%.o,$(shell grep -l -w EMBED */*.c */*/*.c 2>/dev/null))
 $(BUILD)/sluiced: $(BUILD)/gateway/sluiced.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
 $(BUILD)/sluice-worker: $(BUILD)/adapters/native/sluice_worker.o $(filter-out %libgateway.a,$(ARCHIVES))
-	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_AGENT)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
