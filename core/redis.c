@@ -14,6 +14,7 @@
 #define TIMEOUT_DEFAULT_NS (5 * NS_PER_S)
 #define QUEUE_DEFAULT 10000
 #define QUEUE_BYTES_MAX ((size_t)64 << 20)
+#define SENT_TEXTS 16
 #define GREETING_NS (5 * NS_PER_S) /* connect, AUTH, SELECT and PING */
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_MAX_NS (2 * NS_PER_S)
@@ -26,6 +27,7 @@ struct call {
     void *ctx;
     int64_t deadline_ns;
     const struct redis_script *script; /* set while a NOSCRIPT answer leads to EVAL with the text */
+    bool is_repeated;                  /* it has been answered NOSCRIPT before */
     size_t argc, rest_at;              /* of a script: arguments in all, and where those after the SHA begin in bytes */
     size_t len;
     char bytes[]; /* as sent */
@@ -46,6 +48,8 @@ struct redis {
     struct redis_link *link; /* NULL in STATE_BACKOFF */
     unsigned greeting_left;  /* answers to the greeting that are still to come */
     struct call_list waiting, in_flight;
+    const struct redis_script *sent_texts[SENT_TEXTS]; /* on this connection; a ring */
+    unsigned sent_text_next;
     unsigned open_count;
     size_t open_bytes;
     struct timer retry; /* end of the back-off, or of the time for the greeting */
@@ -201,6 +205,7 @@ static void redis_connect(struct redis *redis)
     }
     redis->state = STATE_GREETING;
     redis->greeting_left = 0;
+    memset(redis->sent_texts, 0, sizeof(redis->sent_texts));
     timer_set(redis->loop, &redis->retry, clock_mono_ns() + GREETING_NS);
     if (target->user[0] != '\0')
         redis_greet(redis, 3, (const char *[]){"AUTH", target->user, target->password});
@@ -252,6 +257,21 @@ static bool is_noscript(const redisReply *reply)
     return reply->type == REDIS_REPLY_ERROR && str_starts((struct str){reply->str, reply->len}, STR("NOSCRIPT"));
 }
 
+static void call_repeat(struct redis *redis, struct call *call)
+{
+    call->is_repeated = true;
+    call->deadline_ns = clock_mono_ns() + redis->timeout_ns; /* the lists are in order of deadlines */
+    list_push(&redis->in_flight, call);
+}
+
+static bool text_was_sent(const struct redis *redis, const struct redis_script *script)
+{
+    for (size_t i = 0; i < SENT_TEXTS; i++)
+        if (redis->sent_texts[i] == script)
+            return true;
+    return false;
+}
+
 /* The command that was refused, with the text in place of the SHA. It keeps its call, now without a script. */
 static enum error call_send_text(struct redis *redis, struct call *call)
 {
@@ -266,9 +286,9 @@ static enum error call_send_text(struct redis *redis, struct call *call)
         !buf_append(&buf, script->text, text_len) || !buf_append(&buf, "\r\n", 2) ||
         !buf_append(&buf, call->bytes + call->rest_at, call->len - call->rest_at))
         goto out;
+    redis->sent_texts[redis->sent_text_next++ % SENT_TEXTS] = script;
     call->script = NULL;
-    call->deadline_ns = clock_mono_ns() + redis->timeout_ns;
-    list_push(&redis->in_flight, call);
+    call_repeat(redis, call);
     redis_link_send(redis->link, buf.ptr, buf.len);
     error = ERR_NONE;
 out:
@@ -281,10 +301,15 @@ static void on_call_reply(struct redis *redis, const redisReply *reply)
     struct call *call = list_pop(&redis->in_flight);
 
     assert(call != NULL);
-    if (call->script == NULL || !is_noscript(reply))
+    if (call->script == NULL || !is_noscript(reply)) {
         call_complete(redis, call, reply, ERR_NONE);
-    else if (call_send_text(redis, call) != ERR_NONE)
+    } else if (!call->is_repeated && text_was_sent(redis, call->script)) {
+        /* A server that has started anew refuses all that are in flight; the text is ahead of this one by now. */
+        call_repeat(redis, call);
+        redis_link_send(redis->link, call->bytes, call->len);
+    } else if (call_send_text(redis, call) != ERR_NONE) {
         call_complete(redis, call, NULL, ERR_NO_MEMORY);
+    }
 }
 
 static void on_link_reply(void *ctx, const redisReply *reply)

@@ -56,7 +56,8 @@ struct redis_script {
     static struct redis_script var = {.name = #embedded, .text = embedded, .text_end = embedded##_end}
 
 /* EVALSHA; on NOSCRIPT sends EVAL with the text, which loads it too, with a new timeout, before done is called. A
- * script that had to be loaded thus runs after the commands given since. args = keys, then arguments. */
+ * script that had to be loaded thus runs after the commands given since. args = keys, then arguments. script must
+ * outlive redis. */
 MUST_CHECK enum error redis_run(struct redis *redis, struct redis_script *script, redis_done_fn *done, void *ctx,
                                 size_t key_count, size_t arg_count, const struct str *args);
 

@@ -254,6 +254,9 @@ static void test_scripts(void **state)
     assert_string_equal(answers[0].text, "1:b\r\n$1");
     assert_string_equal(answers[1].text, "2:b\r\n$1");
     assert_string_equal(answers[2].text, "3:b\r\n$1");
+    info = ask_aside(fixture, "INFO commandstats");
+    assert_non_null(strstr(info->str, "cmdstat_eval:calls=1,")); /* the text was sent once */
+    freeReplyObject(info);
     assert_asks(fixture, "SCRIPT", "FLUSH", "OK");
     run(fixture, &script, &answers[0], "10");
     turn_until(fixture, answers[0].fired == 1);
@@ -266,6 +269,13 @@ static void test_scripts(void **state)
     assert_non_null(strstr(info->str, "cmdstat_evalsha:"));
     assert_null(strstr(info->str, "cmdstat_eval:"));
     freeReplyObject(info);
+
+    assert_asks(fixture, "SCRIPT", "FLUSH", "OK"); /* again: the text is sent again */
+    for (unsigned i = 0; i < 3; i++)
+        run(fixture, &script, &answers[i], "0");
+    turn_until(fixture, answers[0].fired && answers[1].fired && answers[2].fired);
+    for (unsigned i = 0; i < 3; i++)
+        assert_string_equal(answers[i].text, "113:b\r\n$1");
 
     run(fixture, &script, &answers[0], "not a number"); /* an error of the script is an answer */
     turn_until(fixture, answers[0].fired == 1);
