@@ -1,0 +1,64 @@
+/* The gateway's configuration file (DESIGN, section 6). Every key has a default. */
+#ifndef SLUICE_GATEWAY_SETTINGS_H
+#define SLUICE_GATEWAY_SETTINGS_H
+
+#include "core/config.h"
+
+enum settings_probe { PROBE_REQUIRED, PROBE_REPORT, PROBE_OFF };
+enum settings_settle { SETTLE_JOURNAL, SETTLE_REDIS };
+
+struct settings_take_rate {
+    char *supplier; /* "*" for all others */
+    int64_t bps;
+};
+
+struct settings_network {
+    char *id, *adapter, *base_url;
+    struct config_map credential; /* secrets, resolved */
+    int64_t poll_s;
+    int probe;                               /* enum settings_probe */
+    int64_t max_price_per_gpu_hour_usd_nano; /* -1: none */
+};
+
+struct settings {
+    struct config_address listen;
+    char *data_dir;
+    int64_t threads;                      /* 0: one reactor a core */
+    char *redis_url;                      /* "": embedded */
+    struct config_address link_listen;    /* host "": the listen address with port 0 */
+    struct config_address link_advertise; /* host "": as link_listen came out */
+    char *link_tls_cert, *link_tls_key;   /* PEM files; both or none */
+    struct {
+        int64_t body_bytes, header_bytes, queue_per_model, queue_wait_ms, head_ms, body_min_bps, write_stall_ms,
+            connections_max;
+    } limits;
+    struct {
+        char *catalogue;
+        int admission; /* enum settings_probe */
+        int64_t reprobe_min_s, reprobe_max_s;
+    } probes;
+    struct {
+        int settle;                    /* enum settings_settle */
+        struct config_list take_rates; /* of struct settings_take_rate */
+    } pricing;
+    struct config_map aliases;   /* model -> model */
+    char *metrics_token;         /* secret; NULL when not given */
+    int log_level;               /* enum log_level */
+    struct config_list networks; /* of struct settings_network */
+};
+
+/* path NULL: the defaults alone. error is at least CONFIG_ERROR_MAX bytes. On error ret holds nothing. */
+MUST_CHECK enum error settings_load(const char *path, struct settings *ret, char error[static CONFIG_ERROR_MAX]);
+/* One scalar by its key ("listen", "redis.url"), from the command line option `option`. */
+MUST_CHECK enum error settings_set(struct settings *settings, const char *key, const char *value, const char *option,
+                                   char error[static CONFIG_ERROR_MAX]);
+/* What depends on several keys; settings_load has done it, so call it after settings_set. */
+MUST_CHECK enum error settings_check(const struct settings *settings, char error[static CONFIG_ERROR_MAX]);
+void settings_free(struct settings *settings); /* what it owns; accepts NULL */
+
+/* The model that an alias stands for; absent if `model` is no alias. */
+struct str settings_alias(const struct settings *settings, struct str model);
+/* The supplier's take rate in basis points: its own row, else the row "*", else 0. */
+int64_t settings_take_bps(const struct settings *settings, struct str supplier);
+
+#endif
