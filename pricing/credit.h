@@ -17,7 +17,10 @@ enum credit_kind {
 
 struct credit; /* atomically reference-counted */
 
-/* limit_usd_nano, period ("day" | "month") only for CREDIT_BUDGET. Starts with one reference. NULL: out of memory. */
+/* gateway_id, here and in settle.h, names one run of a gateway process: make a new one at each start (id_new). What an
+ * earlier run still holds is charged for its own records and then comes back by the sweep.
+ *
+ * limit_usd_nano, period ("day" | "month") only for CREDIT_BUDGET. Starts with one reference. NULL: out of memory. */
 struct credit *credit_new(enum credit_kind kind, const char *id, int64_t limit_usd_nano, const char *period);
 struct credit *credit_ref(struct credit *credit);
 struct credit *credit_unref(struct credit *credit); /* returns NULL */
@@ -53,5 +56,7 @@ void credit_renew_if_low(struct credit_gate *gate, struct credit *credit);
  * idle. At exit: gives everything back that is not needed for records still to be settled. */
 void credit_keep_alive(struct credit_gate *gate, struct credit *credit);
 void credit_give_back(struct credit_gate *gate, struct credit *credit);
+/* True when no question to Redis is open: at exit, turn the loop until then (for a bounded time) before freeing. */
+bool credit_gate_is_idle(const struct credit_gate *gate);
 
 #endif
