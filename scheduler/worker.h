@@ -12,9 +12,11 @@
 enum worker_outcome {
     WORKER_DONE,      /* a good answer */
     WORKER_CANCELLED, /* the caller went away: says nothing of the worker */
-    WORKER_REFUSED,   /* full or draining (429 of the agent): not a failure */
+    WORKER_REFUSED,   /* full or draining (429 of the agent): not a failure; no free slot for a moment */
     WORKER_FAILED,    /* 5xx, broken, no answer, nonsense */
 };
+
+#define WORKER_OUTCOMES 10
 
 struct worker {
     char id[ID_TEXT_MAX];
@@ -27,12 +29,17 @@ struct worker {
     atomic_bool upstream_ok;
     atomic_llong heard_ns;     /* loop time of its last status on any link; 0: never */
     atomic_llong rtt_ns;       /* probe or status round trip; the latency prior */
-    atomic_llong ttfb_ewma_ns; /* peak EWMA of time to first byte */
+    atomic_llong ttfb_ewma_ns; /* peak EWMA of time to first byte; 0: no sample yet */
     atomic_llong ttfb_at_ns;
+    atomic_llong ttfb_typical_ns; /* slow geometric mean: what affinity compares */
+    atomic_uint ttfb_samples;     /* in ttfb_typical_ns, counted up to its span */
+    atomic_llong ended_ns;        /* when a call of ours last ended */
+    atomic_llong refused_ns;      /* when it last refused a call as full; 0: never */
     /* ejection (worker.c) */
     atomic_uint failures_in_row;
-    atomic_ullong window; /* last outcomes, packed */
-    atomic_llong ejected_until_ns, ejected_span_ns, ramp_from_ns;
+    atomic_uint outcome_next;
+    atomic_llong outcomes[WORKER_OUTCOMES]; /* ring: time of the outcome, lowest bit set when it failed; 0: none */
+    atomic_llong ejected_until_ns, ejected_span_ns;
     atomic_ullong done_count, failed_count; /* since start; reputation reads and the metrics show them */
 };
 
@@ -51,6 +58,18 @@ bool worker_is_ejected(const struct worker *worker, int64_t now_ns);
 double worker_ramp(const struct worker *worker, int64_t now_ns);
 /* Heard of within 5 s, not draining, its upstream alive. */
 bool worker_is_live(const struct worker *worker, int64_t now_ns);
+/* Fewer calls of this gateway than slots. What the status reported of all gateways does not count here: it is up to a
+ * second old, a gateway that heeded it would starve beside a busy one, and the worker itself holds the cap. */
 bool worker_has_free_slot(const struct worker *worker);
+/* It refused a call as full a moment ago: dispatch takes it as full for 50 ms. */
+bool worker_refused_lately(const struct worker *worker, int64_t now_ns);
+
+/* Expected time to first byte of a call given to it now, without load: the peak EWMA, falling back towards the round
+ * trip while nothing is measured. prior_ns stands in while no round trip is known. */
+double worker_ttfb_ns(const struct worker *worker, int64_t now_ns, int64_t prior_ns);
+/* Calls on it as far as known: ours, or what it reported if that is more and none of ours has ended since. */
+int worker_load(const struct worker *worker);
+/* The slow mean of the time to first byte; 0 while fewer than three samples back it. */
+double worker_typical_ttfb_ns(const struct worker *worker);
 
 #endif
