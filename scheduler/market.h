@@ -14,7 +14,7 @@ struct offer {
     struct str tags;          /* "gdpr,hipaa" */
     const struct str *models; /* what its upstream serves; none for an offer that is not a ready worker */
     size_t model_count;
-    struct worker *worker;  /* native worker; NULL for an offer that is no worker yet */
+    struct worker *worker;  /* native worker; NULL for an offer that is no worker yet; the market takes a reference */
     bool is_ready;          /* passed its probe and not suspended: may take calls */
     uint32_t gpus, slots;   /* >= 1 */
     int64_t price_usd_nano; /* GPU-hour, what the caller pays */
@@ -32,6 +32,8 @@ struct model_alias {
     struct str name, target;
 };
 
+/* A tag, region, network or GPU is compared with case ignored; each is shown as its first offer spells it. Tags past
+ * OFFER_TAGS_MAX of an offer are ignored. */
 struct market; /* atomically reference-counted */
 
 MUST_CHECK enum error market_build(const struct offer *offers, size_t offer_count, const struct model_alias *aliases,
@@ -52,6 +54,12 @@ int64_t market_price(const struct market *market, uint32_t row);
 uint32_t market_gpus(const struct market *market, uint32_t row);
 uint32_t market_slots(const struct market *market, uint32_t row);
 int32_t market_take_rate_bps(const struct market *market, uint32_t row);
+struct str market_gpu_raw(const struct market *market, uint32_t row);
+uint64_t market_vram_bytes(const struct market *market, uint32_t row); /* of one GPU */
+bool market_is_interruptible(const struct market *market, uint32_t row);
+double market_reputation(const struct market *market, uint32_t row);
+int64_t market_latency_ns(const struct market *market, uint32_t row);
+int64_t market_observed_at_ms(const struct market *market, uint32_t row);
 
 /* A model by its name or alias; MARKET_NONE when no ready worker serves it. *ret_target gets the name that workers know
  * (differs from name for an alias). */
