@@ -25,7 +25,7 @@ struct dispatch_query {
     uint64_t affinity;          /* hash of the session or prefix; 0: none */
     const struct worker *tried[DISPATCH_TRIES_MAX]; /* not again */
     size_t tried_count;
-    void *const *links; /* by worker index: non-NULL when this reactor has a link to it */
+    void *const *links; /* by worker index: non-NULL when this reactor has a link to it; NULL: it has none */
     size_t link_count;
     int64_t now_ns;
     uint64_t random; /* fresh random bits for the two choices */
@@ -33,21 +33,25 @@ struct dispatch_query {
 
 enum dispatch_verdict {
     DISPATCH_CHOSEN,
-    DISPATCH_FULL,     /* some fit, but all are full, not linked here yet or not live: wait */
+    DISPATCH_FULL,     /* some fit, but all are full, not linked here yet, ejected or not live: wait */
     DISPATCH_NO_MATCH, /* none fits the caller's constraints */
-    DISPATCH_NONE_LEFT /* those that fit have all been tried */
+    DISPATCH_NONE_LEFT /* those that fit have all been tried; on a retry also: the others are ejected or not live */
 };
 
 enum dispatch_verdict dispatch_choose(const struct market *market, const struct dispatch_query *query,
                                       uint32_t *ret_row);
-/* How many replicas fit the constraints (ignoring load and tried): for "lone replica" and "last replica". */
+/* How many replicas that are live and not ejected fit the constraints (ignoring load, links and tried). 0 or 1: a call
+ * on one of them is on a lone replica. */
 size_t dispatch_fitting(const struct market *market, const struct dispatch_query *query);
+/* Is there a model that the row's worker serves and no other replica that is live and not ejected? For worker_end. */
+bool dispatch_is_last_replica(const struct market *market, uint32_t row, int64_t now_ns);
 
 struct dispatch_candidate {
     uint32_t row;
     double score;                      /* lower is better */
     double price, latency, reputation; /* parts, unweighted, [0, 1] */
     const char *rejected;              /* NULL: a candidate; else the reason ("price above x-sluice-max-price", ...) */
+    struct str missing_tag;            /* with "required tag missing": the first one, of the query's text */
 };
 /* All replicas of the model, candidates best first, then the rejected. At most `max`; returns how many. */
 size_t dispatch_explain(const struct market *market, const struct dispatch_query *query, struct dispatch_candidate *ret,
