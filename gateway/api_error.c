@@ -1,5 +1,7 @@
 #include "gateway/api_error.h"
 
+#include "core/json_walk.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -97,54 +99,9 @@ void api_error_from(struct api_error *ret, enum error error)
     }
 }
 
-/* Length of the UTF-8 sequence at the front of s; 0 when it is not one (overlong, surrogate, cut off...). */
-static size_t utf8_length(struct str s)
-{
-    const unsigned char *p = (const unsigned char *)s.ptr;
-    if (p[0] < 0x80)
-        return 1;
-    size_t len = p[0] >= 0xc2 && p[0] <= 0xdf ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] <= 0xf4 ? 4 : 0;
-    if (len == 0 || len > s.len)
-        return 0;
-    for (size_t i = 1; i < len; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-        (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return len;
-}
-
-/* Text as a JSON string, whatever bytes it holds: messages quote what callers sent. */
-static bool append_json_string(struct buf *to, struct str s)
-{
-    if (!buf_append(to, "\"", 1))
-        return false;
-    while (s.len > 0) {
-        size_t len = utf8_length(s);
-        unsigned char c = (unsigned char)s.ptr[0];
-        bool fits;
-        if (len == 0)
-            fits = buf_append(to, "\xef\xbf\xbd", 3); /* U+FFFD */
-        else if (c < 0x20 || c == 0x7f)
-            fits = buf_printf(to, "\\u%04x", c);
-        else if (c == '"' || c == '\\')
-            fits = buf_append(to, "\\", 1) && buf_append(to, s.ptr, 1);
-        else
-            fits = buf_append(to, s.ptr, len);
-        if (!fits)
-            return false;
-        len = len ? len : 1;
-        s = (struct str){s.ptr + len, s.len - len};
-    }
-    return buf_append(to, "\"", 1);
-}
-
 static bool append_member(struct buf *to, const char *name, const char *value)
 {
-    return buf_printf(to, "\"%s\":", name) &&
-           (value ? append_json_string(to, str_of(value)) : buf_append(to, "null", 4));
+    return buf_printf(to, "\"%s\":", name) && (value ? json_quote(to, str_of(value)) : buf_append(to, "null", 4));
 }
 
 bool api_error_json(const struct api_error *error, struct buf *ret)

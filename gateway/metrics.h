@@ -33,7 +33,8 @@ struct metrics *metrics_free(struct metrics *metrics);
 void metrics_count(struct metrics *metrics, enum metric_counter counter, int64_t by);
 void metrics_gauge_add(struct metrics *metrics, enum metric_gauge gauge, int64_t by);
 /* sluice_requests_total{status,model,network}: model and network "" when none; at most 512 models a gateway, more are
- * counted as "other". No allocation once a model was seen. */
+ * counted as "other". No allocation once a model was seen. Give only names of models that are served: a name that a
+ * caller made up would take a place. */
 void metrics_request(struct metrics *metrics, int status, struct str model, struct str network);
 /* Histograms by model and network, in seconds from nanoseconds. */
 void metrics_observe(struct metrics *metrics, enum metric_histogram histogram, struct str model, struct str network,
@@ -45,8 +46,17 @@ struct metrics_extra {           /* what is not a per-reactor number; from the c
     int64_t loop_lag_ns[64];
     size_t reactor_count;
 };
-/* Prometheus text format of the sum of all sets. */
+/* Prometheus text format of the sum of all sets. False: out of memory, *ret_text as it was. */
 MUST_CHECK bool metrics_render(struct metrics *const *sets, size_t count, const struct metrics_extra *extra,
                                struct buf *ret_text);
+
+/* The same, summed up over models and networks, for people. Quantiles are interpolated within buckets. */
+struct metrics_totals {
+    int64_t requests;
+    int64_t by_class[6]; /* [2]: 2xx ...; [0]: other */
+    int64_t counters[METRIC_COUNTER_COUNT], gauges[METRIC_GAUGE_COUNT];
+    double p50_ns[METRIC_HISTOGRAM_COUNT], p99_ns[METRIC_HISTOGRAM_COUNT];
+};
+MUST_CHECK bool metrics_totals(struct metrics *const *sets, size_t count, struct metrics_totals *ret);
 
 #endif
