@@ -19,12 +19,15 @@ struct worker_status {
 
 /* -- a reactor's side -- */
 struct hub_reactor;
+/* Besides these calls the hub keeps the worker's own atomics up: reported, slots, draining, upstream_ok, heard_ns,
+ * rtt_ns. A link whose status is silent for 15 s is closed. Each status line calls on_status, changed or not. */
 struct hub_events {                                                /* on the reactor's loop */
     void (*on_link)(void *ctx, struct worker *worker, bool is_up); /* once for up, once for down, each link */
     void (*on_status)(void *ctx, struct worker *worker, const struct worker_status *status);
 };
 MUST_CHECK enum error hub_reactor_open(struct loop *loop, unsigned index, const struct hub_events *events, void *ctx,
                                        struct hub_reactor **ret);
+/* Ends all links (with their on_link). After hub_free, and when its loop runs no more or from within it. */
 struct hub_reactor *hub_reactor_free(struct hub_reactor *reactor);
 /* By worker index: non-NULL when this reactor has an open link to it. Changes only between callbacks. */
 void *const *hub_links(const struct hub_reactor *reactor, size_t *ret_count);
