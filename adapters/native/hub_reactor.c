@@ -38,7 +38,7 @@ struct link {
     struct h2_stream *status; /* NULL when it has ended */
     struct buf line;
     int64_t asked_ns, heard_ns;
-    unsigned lines;
+    unsigned lines_left;      /* of this tick */
     struct gateways *pushing; /* in flight; NULL: none */
     bool push_again;
 };
@@ -209,6 +209,7 @@ static enum error link_start(struct hub_reactor *reactor, struct handover *hando
     link->slots = handover->slots;
     link->number = handover->number;
     link->end.run = on_end_task;
+    link->lines_left = STATUS_LINES_A_TICK_MAX;
     link->heard_ns = loop_now(reactor->loop);
     link->prev = reactor->links.prev;
     link->next = &reactor->links;
@@ -299,10 +300,9 @@ static void status_data(void *ctx, struct str bytes)
     h2_stream_consumed(link->status, bytes.len);
     if (link->is_ending)
         return;
-    if (status_feed(&link->line, bytes, &link->lines, status_found, link) != ERR_NONE)
-        link_end_soon(link, "a status line breaks the rules");
-    else if (link->lines > STATUS_LINES_A_TICK_MAX)
-        link_end_soon(link, "too many status lines");
+    enum error error = status_feed(&link->line, bytes, &link->lines_left, status_found, link);
+    if (error != ERR_NONE)
+        link_end_soon(link, error == ERR_BUSY ? "too many status lines" : "a status line breaks the rules");
 }
 
 static void status_end(void *ctx, enum h2_end end)
@@ -322,7 +322,7 @@ static void on_tick(struct timer *timer)
     int64_t now = loop_now(reactor->loop);
     for (struct link *link = reactor->links.next; link != &reactor->links; link = link->next) {
         int64_t heard_ns = link->is_retiring ? h2_last_read_ns(link->h2) : link->heard_ns;
-        link->lines = 0;
+        link->lines_left = STATUS_LINES_A_TICK_MAX;
         if (now - heard_ns > SILENT_NS)
             link_end_soon(link, "silent for 15 seconds");
         else if (link->is_retiring)

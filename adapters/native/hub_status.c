@@ -55,7 +55,7 @@ enum error status_parse(struct str line, status_fn *found, void *ctx)
     return good ? ERR_NONE : ERR_PROTOCOL;
 }
 
-enum error status_feed(struct buf *line, struct str bytes, unsigned *lines, status_fn *found, void *ctx)
+enum error status_feed(struct buf *line, struct str bytes, unsigned *left, status_fn *found, void *ctx)
 {
     if (line->limit == 0)
         buf_init(line, STATUS_LINE_MAX);
@@ -67,7 +67,9 @@ enum error status_feed(struct buf *line, struct str bytes, unsigned *lines, stat
         if (!end)
             return ERR_NONE;
         bytes = (struct str){end + 1, bytes.len - part.len - 1};
-        ++*lines;
+        if (*left == 0)
+            return ERR_BUSY;
+        --*left;
         enum error error = status_parse(buf_str(line), found, ctx);
         if (error != ERR_NONE)
             return error;

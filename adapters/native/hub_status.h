@@ -13,8 +13,8 @@ typedef void status_fn(void *ctx, const struct worker_status *status); /* borrow
 /* One line, without its '\n'. ERR_PROTOCOL: `found` was not called. */
 MUST_CHECK enum error status_parse(struct str line, status_fn *found, void *ctx);
 
-/* Appends bytes to `line` (which status_feed sets up) and parses each line that they end. ERR_PROTOCOL: a line is too
- * long or wrong. *lines counts them. */
-MUST_CHECK enum error status_feed(struct buf *line, struct str bytes, unsigned *lines, status_fn *found, void *ctx);
+/* Appends bytes to `line` ({0} at first) and parses each line that they end. ERR_PROTOCOL: a line is too long or wrong.
+ * ERR_BUSY: a line came when *left, which counts down by lines, was 0. */
+MUST_CHECK enum error status_feed(struct buf *line, struct str bytes, unsigned *left, status_fn *found, void *ctx);
 
 #endif
