@@ -42,10 +42,11 @@ struct sse_scan {
     enum sse_mode mode;
     void (*on_event)(void *arg, const struct sse_event *event);
     void *arg;
+    size_t event_max;
     struct buf held, clean, joined;
-    size_t line_at, search_at, data_lines;
+    size_t line_at, search_at, data_at, data_len, data_lines; /* in the event under way */
     uint64_t seen[SSE_CHOICES_MAX / 64], finished[SSE_CHOICES_MAX / 64];
-    bool dirty, comments, skip_lf, begun, odd_choice;
+    bool dirty, comments, skip_lf, first_event, odd_choice, ending;
     enum error error;
 };
 
@@ -56,7 +57,7 @@ void sse_scan_free(struct sse_scan *scan); /* accepts NULL */
 /* ERR_TOO_LARGE: an event is larger than event_max. ERR_NO_MEMORY. Both stay. on_event runs within the call and must
  * not free the scanner. */
 MUST_CHECK enum error sse_scan_feed(struct sse_scan *scan, struct str bytes);
-/* The stream's end: an event that lacks only its blank line is told still. */
+/* The stream's end: an event that lacks only its blank line is told still; data cut off in its midst is dropped. */
 MUST_CHECK enum error sse_scan_end(struct sse_scan *scan);
 /* Did the stream say all it had to? Chat: [DONE], or a finish_reason for every choice seen. Responses: ended. */
 bool sse_scan_is_complete(const struct sse_scan *scan);
