@@ -1,0 +1,51 @@
+/* The agent on a GPU machine: registers with the gateways, dials its links, and serves their calls from its upstream.
+ * The wire format is in README.md beside this file. One loop, one helper thread (proofs and name look-ups). */
+#ifndef SLUICE_ADAPTERS_NATIVE_AGENT_H
+#define SLUICE_ADAPTERS_NATIVE_AGENT_H
+
+#include "core/loop.h"
+#include "core/str.h"
+
+#define AGENT_URLS_MAX 16
+#define AGENT_SLOTS_MAX 4096
+#define AGENT_GPUS_MAX 1024
+
+struct agent_options {
+    char gateways[AGENT_URLS_MAX][256]; /* without a slash at the end */
+    size_t gateway_count;
+    char upstream[256];                  /* without "/v1" or a slash at the end */
+    char token[256], upstream_key[1024]; /* secrets; "" for none */
+    char name[64], gpu[40], region[32], tags[256];
+    char state_dir[1024];
+    int gpus, slots;
+    int64_t price_usd_nano; /* per GPU-hour */
+    int64_t delay_ns, drain_ns;
+    bool wrong_proof, late_proof; /* faults to test gateways with: SLUICE_WORKER_FAULT */
+};
+
+enum agent_parsed { AGENT_RUN, AGENT_HELP, AGENT_VERSION, AGENT_BAD };
+
+/* Reads the command line, the secrets it points to, and what the environment and the machine tell. On AGENT_BAD
+ * ret_message holds why, for a human. */
+enum agent_parsed agent_options_parse(int argc, char *const argv[], struct agent_options *ret, char *ret_message,
+                                      size_t message_size);
+extern const char agent_usage[];
+
+/* The canonical name of a GPU from the driver's own ("NVIDIA H100 80GB HBM3"); false when it is not in the table. */
+MUST_CHECK bool agent_gpu_name(struct str driver_name, char *ret, size_t size);
+
+enum agent_exit {
+    AGENT_DRAINED = 0,
+    AGENT_REFUSED = 3, /* the gateway does not take the token, or the description of this worker */
+};
+
+struct agent;
+
+/* ERR_EXISTS: another agent holds the state directory. on_done comes once from the loop; then agent_free. */
+MUST_CHECK enum error agent_open(struct loop *loop, const struct agent_options *options,
+                                 void (*on_done)(void *ctx, enum agent_exit code), void *ctx, struct agent **ret);
+/* No new calls; on_done(AGENT_DRAINED) when the running ones have ended, or after drain_ns. Again: harmless. */
+void agent_drain(struct agent *agent);
+struct agent *agent_free(struct agent *agent); /* drops everything at once; accepts NULL, returns NULL */
+
+#endif

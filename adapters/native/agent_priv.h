@@ -1,0 +1,168 @@
+/* The inside of the agent, shared by its files. Nobody else includes it. */
+#ifndef SLUICE_ADAPTERS_NATIVE_AGENT_PRIV_H
+#define SLUICE_ADAPTERS_NATIVE_AGENT_PRIV_H
+
+#include "adapters/native/agent.h"
+#include "adapters/native/agent_state.h"
+#include "core/h2.h"
+#include "core/http_client.h"
+#include "core/log.h"
+
+#include <jansson.h>
+#include <nghttp2/nghttp2.h> /* the error codes */
+
+#define AGENT_GATEWAYS_MAX 64
+#define AGENT_LINKS_MAX 64 /* to one gateway */
+#define AGENT_MODELS_MAX 64
+#define AGENT_MODEL_TEXT_MAX 129
+#define AGENT_BODY_MAX ((size_t)64 << 20) /* of a call's request */
+
+/* Jittered exponential back-off, 200 ms to 5 s. */
+struct backoff {
+    int64_t span_ns;
+};
+int64_t backoff_next(struct backoff *backoff); /* how long to wait now */
+void backoff_reset(struct backoff *backoff);
+
+/* Work off the loop, on the helper thread: run there, then done on the loop, exactly once (cancelled when the helper
+ * stops before). Embedded in its owner. */
+struct job {
+    void (*run)(struct job *job);
+    void (*done)(struct job *job, bool cancelled);
+    struct job *next;
+};
+struct helper;
+MUST_CHECK enum error helper_open(struct loop *loop, struct helper **ret);
+struct helper *helper_free(struct helper *helper);                         /* waits for the job in progress */
+MUST_CHECK enum error helper_give(struct helper *helper, struct job *job); /* ERR_BUSY: too many waiting */
+
+/* A stream that is no call: status, probe, gateways. In agent_serve.c. */
+struct agent_aux;
+
+/* One link to a gateway, dialled again for as long as the gateway is listed. */
+enum link_state { LINK_WAITING, LINK_RESOLVING, LINK_CONNECTING, LINK_HELLO, LINK_UP };
+
+struct agent_gateway;
+struct agent_link {
+    struct agent *agent;
+    struct agent_gateway *gateway;
+    enum link_state state;
+    struct io_source io;
+    SSL *tls;
+    struct h2 *h2;
+    struct timer timer; /* next dial; limit of connecting */
+    struct backoff backoff;
+    int64_t up_ns;
+    char in[256], out[256]; /* the hello and its answer */
+    size_t in_len, out_len, out_at;
+    struct agent_aux *status; /* streams of GET /sluice/status, a list */
+    struct lookup *lookup;
+};
+
+struct agent_gateway {
+    char id[64], host[256], port[8];
+    bool is_listed, tls;
+    uint8_t pin[SHA256_BYTES];
+    size_t link_count; /* wanted */
+    struct agent_link *links[AGENT_LINKS_MAX];
+};
+
+struct agent {
+    struct loop *loop;
+    struct agent_options options;
+    struct agent_state state;
+    struct http_client *http;
+    struct helper *helper;
+    SSL_CTX *tls;
+    char boot_id[33];
+    void (*on_done)(void *ctx, enum agent_exit code);
+    void *ctx;
+    bool is_draining, is_leaving, is_done, is_freeing;
+    enum agent_exit exit_code;
+    struct timer drain_timer;
+    struct task done_task;
+
+    /* registration (agent_register.c) */
+    struct http_fetch *register_fetch;
+    struct timer register_timer;
+    struct backoff register_backoff;
+    struct buf register_body, register_answer;
+    size_t register_url; /* of options.gateways; the next to try */
+    int register_status;
+    bool is_registered, use_token, register_silent;
+    char gateway_host[256]; /* in place of a wildcard address */
+
+    /* links (agent_link.c) */
+    struct agent_gateway *gateways[AGENT_GATEWAYS_MAX];
+    size_t gateway_count;
+    struct timer watch_timer;
+
+    /* what the upstream serves (agent_upstream.c) */
+    struct http_fetch *models_fetch;
+    struct timer models_timer;
+    struct buf models_answer;
+    int models_status;
+    unsigned models_failures;
+    bool upstream_ok, upstream_seen;
+    char models[AGENT_MODELS_MAX][AGENT_MODEL_TEXT_MAX];
+    size_t model_count;
+
+    /* status (agent_serve.c) */
+    struct timer status_timer;
+    struct task status_task;
+    int64_t status_sent_ns;
+    unsigned proofs; /* under way */
+
+    /* calls (agent_forward.c) */
+    struct agent_call *calls;
+    int in_flight;
+};
+
+/* agent.c */
+void agent_finish(struct agent *agent, enum agent_exit code); /* on_done comes in a coming turn */
+void agent_call_ended(struct agent *agent);                   /* draining may be complete */
+void agent_link_closed(struct agent *agent);
+struct log_ctx agent_log(const struct agent *agent);
+
+/* agent_register.c */
+void agent_register_soon(struct agent *agent); /* harmless while one is under way */
+void agent_register_stop(struct agent *agent);
+
+/* agent_link.c */
+struct agent_link *agent_link_new(struct agent *agent, struct agent_gateway *gateway);
+struct agent_link *agent_link_free(struct agent_link *link); /* closes at once; accepts NULL, returns NULL */
+void agent_link_dial(struct agent_link *link);               /* if it waits */
+void agent_link_watch(struct agent_link *link);              /* pings; gives up a silent one */
+
+/* agent_gateways.c */
+/* Takes the list of gateways: {"id", "address", "links", "tls", "pin"} each. False: malformed, nothing changed. */
+MUST_CHECK bool agent_gateways_set(struct agent *agent, const json_t *list);
+void agent_links_dial(struct agent *agent);     /* every one that waits, now: the identity or the addresses are new */
+void agent_links_watch(struct agent *agent);    /* once a second; drops what is no longer listed */
+void agent_links_shutdown(struct agent *agent); /* ends the streams of ours, GOAWAY; closes those not up */
+size_t agent_links_open(const struct agent *agent);
+void agent_links_free(struct agent *agent);
+
+/* agent_upstream.c */
+void agent_models_soon(struct agent *agent);
+void agent_upstream_free(struct agent *agent);
+
+/* agent_serve.c: a request has come on a link */
+bool agent_on_request(void *ctx, struct h2_stream *stream, const struct h2_header *headers, size_t count,
+                      const struct h2_stream_ops **ret_ops, void **ret_ctx);
+void agent_status_changed(struct agent *agent); /* tells the gateways at the end of this turn */
+void agent_load_changed(struct agent *agent);   /* calls in flight: soon, not at each */
+void agent_status_start(struct agent *agent);
+void agent_status_stop(struct agent *agent);
+void agent_status_end(struct agent_link *link); /* ends the status streams of the link cleanly */
+/* Answers with an error object and ends the answer. fault: x-sluice-fault, NULL for none. */
+void agent_answer_error(struct h2_stream *stream, int status, const char *fault, const char *code, const char *message);
+/* For a stream that was answered at once: takes and drops what else comes. */
+extern const struct h2_stream_ops agent_drop_ops;
+
+/* agent_forward.c */
+bool agent_call_open(struct agent *agent, struct h2_stream *stream, const struct h2_header *headers, size_t count,
+                     const struct h2_stream_ops **ret_ops, void **ret_ctx);
+void agent_calls_cancel(struct agent *agent); /* resets every stream, drops every fetch */
+
+#endif

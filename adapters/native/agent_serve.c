@@ -1,0 +1,307 @@
+/* What gateways ask of the agent itself: status, proofs, and the list of gateways. Calls go to agent_forward.c. */
+#include "adapters/native/agent_priv.h"
+#include "core/clock.h"
+#include "probes/challenge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STATUS_NS NS_PER_S
+#define LOAD_STATUS_NS (50 * NS_PER_MS) /* calls in flight alone are not told more often */
+#define STATUS_QUEUED_MAX ((size_t)64 << 10)
+#define GATEWAYS_BODY_MAX ((size_t)64 << 10)
+#define PROOFS_MAX 4 /* on the way at a time */
+#define LATE_PROOF_NS (60 * NS_PER_S)
+
+enum aux_kind { AUX_STATUS, AUX_PROBE, AUX_GATEWAYS };
+
+struct agent_aux {
+    enum aux_kind kind;
+    struct agent *agent;
+    struct agent_link *link;
+    struct h2_stream *stream;       /* NULL once it has ended */
+    struct agent_aux *next, **prev; /* status streams of the link */
+    struct buf body, answer;
+    struct job job;
+    struct timer timer;
+    bool is_working; /* the job has it */
+    enum error error;
+};
+
+/* -- answers ----------------------------------------------------------------------------------------------------- */
+
+static void drop_on_data(void *ctx, struct str bytes)
+{
+    h2_stream_consumed(ctx, bytes.len);
+}
+
+static void drop_on_end(void *ctx, enum h2_end end)
+{
+    (void)ctx;
+    (void)end;
+}
+
+const struct h2_stream_ops agent_drop_ops = {.on_data = drop_on_data, .on_end = drop_on_end};
+
+void agent_answer_error(struct h2_stream *stream, int status, const char *fault, const char *code, const char *message)
+{
+    struct h2_header headers[] = {{STR("content-type"), STR("application/json")},
+                                  {STR("x-sluice-fault"), str_of(fault)}};
+    struct buf body;
+    buf_init(&body, 1024);
+    bool is_good = buf_printf(&body, "{\"error\":{\"message\":\"%s\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}",
+                              message, status < 500 ? "invalid_request_error" : "upstream_error", code);
+    if (!is_good || h2_stream_respond(stream, status, headers, fault ? 2 : 1) != ERR_NONE ||
+        h2_stream_send(stream, buf_str(&body)) != ERR_NONE || h2_stream_finish(stream) != ERR_NONE)
+        h2_stream_cancel(stream, NGHTTP2_INTERNAL_ERROR);
+    buf_free(&body);
+}
+
+/* -- status ------------------------------------------------------------------------------------------------------ */
+
+static bool status_write(const struct agent *agent, struct buf *line)
+{
+    json_t *models = json_array();
+    for (size_t i = 0; models && i < agent->model_count; i++)
+        json_array_append_new(models, json_string(agent->models[i]));
+    json_t *root =
+        json_pack("{s:i, s:i, s:o, s:b, s:s}", "in_flight", agent->in_flight, "slots", agent->options.slots, "models",
+                  models, "draining", agent->is_draining, "upstream", agent->upstream_ok ? "ok" : "down");
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    bool is_good = text && buf_append_str(line, str_of(text)) && buf_append_str(line, STR("\n"));
+    free(text);
+    json_decref(root);
+    return is_good;
+}
+
+static void status_send(struct agent *agent)
+{
+    struct buf line;
+    buf_init(&line, STATUS_QUEUED_MAX);
+    if (status_write(agent, &line))
+        for (size_t i = 0; i < agent->gateway_count; i++)
+            for (size_t k = 0; k < AGENT_LINKS_MAX; k++) {
+                struct agent_link *link = agent->gateways[i]->links[k];
+                for (struct agent_aux *aux = link ? link->status : NULL; aux; aux = aux->next)
+                    if (h2_stream_queued(aux->stream) < STATUS_QUEUED_MAX &&
+                        h2_stream_send(aux->stream, buf_str(&line)) != ERR_NONE)
+                        h2_stream_cancel(aux->stream, NGHTTP2_INTERNAL_ERROR);
+            }
+    buf_free(&line);
+    agent->status_sent_ns = loop_now(agent->loop);
+    timer_set(agent->loop, &agent->status_timer, agent->status_sent_ns + STATUS_NS);
+}
+
+static void status_on_due(struct timer *timer)
+{
+    status_send(container_of(timer, struct agent, status_timer));
+}
+
+static void status_run(struct task *task)
+{
+    status_send(container_of(task, struct agent, status_task));
+}
+
+void agent_status_start(struct agent *agent)
+{
+    agent->status_timer.on_due = status_on_due;
+    agent->status_task.run = status_run;
+    timer_set(agent->loop, &agent->status_timer, loop_now(agent->loop) + STATUS_NS);
+}
+
+void agent_status_stop(struct agent *agent)
+{
+    timer_clear(agent->loop, &agent->status_timer);
+    loop_undefer(agent->loop, &agent->status_task);
+}
+
+void agent_status_changed(struct agent *agent)
+{
+    loop_defer(agent->loop, &agent->status_task);
+}
+
+void agent_load_changed(struct agent *agent)
+{
+    int64_t due_ns = agent->status_sent_ns + LOAD_STATUS_NS;
+    if (agent->status_timer.due_ns > due_ns)
+        timer_set(agent->loop, &agent->status_timer, due_ns);
+}
+
+static void status_unlist(struct agent_aux *aux)
+{
+    if (!aux->prev)
+        return;
+    *aux->prev = aux->next;
+    if (aux->next)
+        aux->next->prev = aux->prev;
+    aux->prev = NULL;
+}
+
+void agent_status_end(struct agent_link *link)
+{
+    while (link->status) {
+        struct agent_aux *aux = link->status;
+        status_unlist(aux);
+        if (h2_stream_finish(aux->stream) != ERR_NONE)
+            h2_stream_cancel(aux->stream, NGHTTP2_CANCEL);
+    }
+}
+
+static void aux_free(struct agent_aux *aux)
+{
+    timer_clear(aux->agent->loop, &aux->timer);
+    status_unlist(aux);
+    buf_free(&aux->body);
+    buf_free(&aux->answer);
+    free(aux);
+}
+
+static void status_open(struct agent_aux *aux)
+{
+    static const struct h2_header headers[] = {{{"content-type", 12}, {"application/x-ndjson", 20}}};
+    struct agent_link *link = aux->link;
+    if (h2_stream_respond(aux->stream, 200, headers, 1) != ERR_NONE) {
+        h2_stream_cancel(aux->stream, NGHTTP2_INTERNAL_ERROR);
+        return;
+    }
+    aux->next = link->status;
+    aux->prev = &link->status;
+    if (aux->next)
+        aux->next->prev = &aux->next;
+    link->status = aux;
+    agent_status_changed(aux->agent);
+}
+
+/* -- proofs ------------------------------------------------------------------------------------------------------ */
+
+static void proof_send(struct agent_aux *aux)
+{
+    static const struct h2_header headers[] = {{{"content-type", 12}, {"application/octet-stream", 24}}};
+    if (aux->error) {
+        agent_answer_error(aux->stream, 400, NULL, "bad_challenge", "This is no challenge.");
+        return;
+    }
+    if (aux->agent->options.wrong_proof && aux->answer.len > 0)
+        aux->answer.ptr[aux->answer.len / 2] ^= 1;
+    if (h2_stream_respond(aux->stream, 200, headers, 1) != ERR_NONE ||
+        h2_stream_send(aux->stream, buf_str(&aux->answer)) != ERR_NONE || h2_stream_finish(aux->stream) != ERR_NONE)
+        h2_stream_cancel(aux->stream, NGHTTP2_INTERNAL_ERROR);
+}
+
+static void proof_on_due(struct timer *timer)
+{
+    proof_send(container_of(timer, struct agent_aux, timer));
+}
+
+static void proof_run(struct job *job)
+{
+    struct agent_aux *aux = container_of(job, struct agent_aux, job);
+    aux->error = challenge_answer(buf_str(&aux->body), &aux->answer);
+}
+
+static void proof_done(struct job *job, bool cancelled)
+{
+    struct agent_aux *aux = container_of(job, struct agent_aux, job);
+    aux->is_working = false;
+    aux->agent->proofs--;
+    if (!aux->stream)
+        aux_free(aux);
+    else if (!cancelled && aux->agent->options.late_proof)
+        timer_set(aux->agent->loop, &aux->timer, loop_now(aux->agent->loop) + LATE_PROOF_NS);
+    else if (!cancelled)
+        proof_send(aux);
+}
+
+static void probe_finished(struct agent_aux *aux)
+{
+    aux->timer.on_due = proof_on_due;
+    aux->job.run = proof_run;
+    aux->job.done = proof_done;
+    buf_init(&aux->answer, CHALLENGE_ANSWER_MAX);
+    if (aux->agent->proofs >= PROOFS_MAX || helper_give(aux->agent->helper, &aux->job) != ERR_NONE) {
+        agent_answer_error(aux->stream, 503, "busy", "busy", "Too many challenges at once.");
+        return;
+    }
+    aux->agent->proofs++;
+    aux->is_working = true;
+}
+
+/* -- the list of gateways ---------------------------------------------------------------------------------------- */
+
+static void gateways_finished(struct agent_aux *aux)
+{
+    json_t *root = json_loadb(aux->body.ptr ? aux->body.ptr : "", aux->body.len, 0, NULL);
+    bool is_good = root && agent_gateways_set(aux->agent, root);
+    json_decref(root);
+    if (!is_good)
+        agent_answer_error(aux->stream, 400, NULL, "bad_gateways", "This is no list of gateways.");
+    else if (h2_stream_respond(aux->stream, 204, NULL, 0) != ERR_NONE || h2_stream_finish(aux->stream) != ERR_NONE)
+        h2_stream_cancel(aux->stream, NGHTTP2_INTERNAL_ERROR);
+}
+
+/* -- streams ----------------------------------------------------------------------------------------------------- */
+
+static void aux_on_data(void *ctx, struct str bytes)
+{
+    struct agent_aux *aux = ctx;
+    h2_stream_consumed(aux->stream, bytes.len);
+    if (!buf_append_str(&aux->body, bytes))
+        h2_stream_cancel(aux->stream, NGHTTP2_REFUSED_STREAM);
+}
+
+static void aux_on_finished(void *ctx)
+{
+    struct agent_aux *aux = ctx;
+    if (aux->kind == AUX_PROBE)
+        probe_finished(aux);
+    else if (aux->kind == AUX_GATEWAYS)
+        gateways_finished(aux);
+}
+
+static void aux_on_end(void *ctx, enum h2_end end)
+{
+    struct agent_aux *aux = ctx;
+    (void)end;
+    aux->stream = NULL;
+    if (!aux->is_working)
+        aux_free(aux);
+}
+
+static bool aux_open(struct agent_link *link, struct h2_stream *stream, enum aux_kind kind, size_t body_max,
+                     const struct h2_stream_ops **ret_ops, void **ret_ctx)
+{
+    static const struct h2_stream_ops ops = {
+        .on_data = aux_on_data, .on_finished = aux_on_finished, .on_end = aux_on_end};
+    struct agent_aux *aux = calloc(1, sizeof(*aux));
+    if (!aux)
+        return false;
+    aux->kind = kind;
+    aux->agent = link->agent;
+    aux->link = link;
+    aux->stream = stream;
+    buf_init(&aux->body, body_max);
+    *ret_ops = &ops;
+    *ret_ctx = aux;
+    if (kind == AUX_STATUS)
+        status_open(aux);
+    return true;
+}
+
+bool agent_on_request(void *ctx, struct h2_stream *stream, const struct h2_header *headers, size_t count,
+                      const struct h2_stream_ops **ret_ops, void **ret_ctx)
+{
+    struct agent_link *link = ctx;
+    struct str method = headers[0].value, path = headers[1].value;
+    if (str_starts(path, STR("/v1/")))
+        return agent_call_open(link->agent, stream, headers, count, ret_ops, ret_ctx);
+    if (str_eq(path, STR("/sluice/status")) && str_eq(method, STR("GET")))
+        return aux_open(link, stream, AUX_STATUS, 1, ret_ops, ret_ctx);
+    if (str_eq(path, STR("/sluice/probe")) && str_eq(method, STR("POST")))
+        return aux_open(link, stream, AUX_PROBE, CHALLENGE_QUESTION_MAX, ret_ops, ret_ctx);
+    if (str_eq(path, STR("/sluice/gateways")) && str_eq(method, STR("PUT")))
+        return aux_open(link, stream, AUX_GATEWAYS, GATEWAYS_BODY_MAX, ret_ops, ret_ctx);
+    *ret_ops = &agent_drop_ops;
+    *ret_ctx = stream;
+    agent_answer_error(stream, 404, NULL, "unknown_url", "A worker has no such path.");
+    return true;
+}
