@@ -19,6 +19,7 @@ struct agent_call {
     struct timer timer;       /* --delay-ms */
     struct buf body;
     bool has_slot, is_answered, is_refused;
+    bool is_torn; /* the stream is being reset */
     char method[METHOD_MAX], accept[TYPE_MAX], content_type[TYPE_MAX];
     size_t path_len;
     char path[]; /* NUL-terminated */
@@ -57,6 +58,15 @@ static void call_refuse(struct agent_call *call, int status, const char *fault, 
     agent_answer_error(call->stream, status, fault, code, message);
 }
 
+/* A torn answer never looks whole. */
+static void call_tear(struct agent_call *call)
+{
+    call->is_torn = true;
+    h2_stream_cancel(call->stream, NGHTTP2_INTERNAL_ERROR);
+    if (call->fetch)
+        http_fetch_cancel(call->fetch);
+}
+
 /* -- from the upstream ------------------------------------------------------------------------------------------- */
 
 static void fetch_on_head(void *ctx, int status, const struct http_header *headers, size_t count)
@@ -66,7 +76,7 @@ static void fetch_on_head(void *ctx, int status, const struct http_header *heade
     struct agent_call *call = ctx;
     struct h2_header kept[sizeof(passed) / sizeof(passed[0])];
     size_t kept_count = 0;
-    if (!call->stream)
+    if (!call->stream || call->is_torn)
         return;
     for (size_t k = 0; k < sizeof(passed) / sizeof(passed[0]); k++)
         for (size_t i = 0; i < count; i++)
@@ -76,16 +86,16 @@ static void fetch_on_head(void *ctx, int status, const struct http_header *heade
             }
     call->is_answered = true;
     if (h2_stream_respond(call->stream, status, kept, kept_count) != ERR_NONE)
-        h2_stream_cancel(call->stream, NGHTTP2_INTERNAL_ERROR);
+        call_tear(call);
 }
 
 static void fetch_on_data(void *ctx, struct str bytes)
 {
     struct agent_call *call = ctx;
-    if (!call->stream)
+    if (!call->stream || call->is_torn)
         return;
     if (h2_stream_send(call->stream, bytes) != ERR_NONE)
-        h2_stream_cancel(call->stream, NGHTTP2_INTERNAL_ERROR);
+        call_tear(call);
     else if (h2_stream_queued(call->stream) > H2_QUEUE_HIGH)
         http_fetch_pause(call->fetch, true);
 }
@@ -99,16 +109,15 @@ static void fetch_on_end(void *ctx, enum http_end end)
     buf_free(&call->body);
     if (end == HTTP_END_UNREACHABLE)
         agent_models_soon(agent);
-    if (call->stream && end == HTTP_END_OK) {
-        if (h2_stream_finish(call->stream) != ERR_NONE)
-            h2_stream_cancel(call->stream, NGHTTP2_INTERNAL_ERROR);
-    } else if (call->stream && !call->is_answered) {
+    if (!call->stream || call->is_torn) {
+        call_free_if_over(call);
+        return;
+    }
+    if (end != HTTP_END_OK && !call->is_answered)
         call_refuse(call, 502, "upstream", end == HTTP_END_UNREACHABLE ? "upstream_unreachable" : "upstream_broken",
                     "The model server gave no answer.");
-    } else if (call->stream) {
-        h2_stream_cancel(call->stream, NGHTTP2_INTERNAL_ERROR); /* a torn answer never looks whole */
-    }
-    call_free_if_over(call);
+    else if (end != HTTP_END_OK || h2_stream_finish(call->stream) != ERR_NONE)
+        call_tear(call);
 }
 
 static bool fetch_start(struct agent_call *call)

@@ -149,7 +149,7 @@ void agent_links_watch(struct agent *agent)
     }
 }
 
-void agent_links_shutdown(struct agent *agent)
+void agent_links_renew(struct agent *agent)
 {
     for (size_t i = 0; i < agent->gateway_count; i++) {
         for (size_t k = 0; k < AGENT_LINKS_MAX; k++) {
@@ -157,11 +157,18 @@ void agent_links_shutdown(struct agent *agent)
             if (link && link->state == LINK_UP) {
                 agent_status_end(link);
                 h2_shutdown(link->h2);
-            } else {
-                agent->gateways[i]->links[k] = agent_link_free(link);
             }
         }
     }
+}
+
+void agent_links_shutdown(struct agent *agent)
+{
+    agent_links_renew(agent);
+    for (size_t i = 0; i < agent->gateway_count; i++)
+        for (size_t k = 0; k < AGENT_LINKS_MAX; k++)
+            if (agent->gateways[i]->links[k] && agent->gateways[i]->links[k]->state != LINK_UP)
+                agent->gateways[i]->links[k] = agent_link_free(agent->gateways[i]->links[k]);
 }
 
 size_t agent_links_open(const struct agent *agent)

@@ -139,6 +139,7 @@ void agent_link_watch(struct agent_link *link);              /* pings; gives up 
 MUST_CHECK bool agent_gateways_set(struct agent *agent, const json_t *list);
 void agent_links_dial(struct agent *agent);     /* every one that waits, now: the identity or the addresses are new */
 void agent_links_watch(struct agent *agent);    /* once a second; drops what is no longer listed */
+void agent_links_renew(struct agent *agent);    /* ends the links of an earlier identity, which are dialled again */
 void agent_links_shutdown(struct agent *agent); /* ends the streams of ours, GOAWAY; closes those not up */
 size_t agent_links_open(const struct agent *agent);
 void agent_links_free(struct agent *agent);

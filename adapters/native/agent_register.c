@@ -92,6 +92,7 @@ static bool take_identity(struct agent *agent, const json_t *root)
         !str_copy(agent->state.secret, sizeof(agent->state.secret), str_of(secret)))
         return false;
     agent->use_token = false;
+    agent_links_renew(agent);
     struct log_ctx log = agent_log(agent);
     log_info(&log, "enrolled");
     if (agent_state_save(&agent->state) != ERR_NONE)
