@@ -131,10 +131,10 @@ class ModelServer(Process):
 
     name = "model server"
 
-    def __init__(self, models=("test-model",), key="", name="word", port=0):
+    def __init__(self, models=("test-model",), key="", name="word", port=0, prefix=()):
         super().__init__()
         self.models = list(models)
-        self.spawn([sys.executable, REPO / "tests/simulators/model_server.py", "--models", ",".join(models), "--name", name,
+        self.spawn([*prefix, sys.executable, REPO / "tests/simulators/model_server.py", "--models", ",".join(models), "--name", name,
                     "--key", key, "--port", port], stdout=subprocess.PIPE)
         ports = json.loads(self.process.stdout.readline())
         self.port = ports["port"]
@@ -177,17 +177,22 @@ class Gateway(Process):
     def __init__(self, config=None, args=(), env=None, data_dir=None, threads=1):
         super().__init__()
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.address = "127.0.0.1"
         self.data_dir = Path(data_dir) if data_dir else self.directory / "d"
         self.config = {"threads": threads, **(config or {})}
         self.args = args
         self.env = {"SLUICE_ADMIN_KEY": ADMIN_KEY, **(env or {})}
-        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.http = None
+
+    @property
+    def url(self):
+        return f"http://{'127.0.0.1' if self.address == '0.0.0.0' else self.address}:{self.port}"
 
     def start(self, wait=True):
+        self.http = self.http or httpx.Client(base_url=self.url, timeout=30)
         path = self.directory / "c.yaml"
         path.write_text(json.dumps(self.config, indent=1))  # JSON is YAML
-        self.spawn([BUILD / "sluiced", "--config", path, "--listen", f"127.0.0.1:{self.port}", "--data-dir", self.data_dir,
+        self.spawn([BUILD / "sluiced", "--config", path, "--listen", f"{self.address}:{self.port}", "--data-dir", self.data_dir,
                     *self.args], env=self.env)
         if wait:
             self.wait_ready()
@@ -311,8 +316,9 @@ class Tenant:
 class Worker(Process):
     name = "worker"
 
-    def __init__(self, gateway, upstream, price="1.00", token=None, env=None, **options):
+    def __init__(self, gateway, upstream, price="1.00", token=None, env=None, prefix=(), **options):
         super().__init__()
+        self.prefix = list(prefix)
         self.gateway = gateway
         self.upstream = upstream.url if hasattr(upstream, "url") else upstream
         self.token = token or gateway.enrolment()["token"]
@@ -332,7 +338,7 @@ class Worker(Process):
         return self
 
     def command(self, gateway_url=None):
-        argv = [BUILD / "sluice-worker", "--gateway", gateway_url or self.gateway.url, "--token", self.token, "--upstream",
+        argv = [*self.prefix, BUILD / "sluice-worker", "--gateway", gateway_url or self.gateway.url, "--token", self.token, "--upstream",
                 self.upstream, "--price", self.price, "--state-dir", self.directory / "s"]
         for name, value in self.options.items():
             if value is not None:
