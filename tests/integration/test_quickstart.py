@@ -1,0 +1,128 @@
+"""deploy/quickstart.sh as a user meets it, on a model server of the tests instead of the real model."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+import harness
+from harness import wait_until
+
+
+def descendants(pid):
+    found = []
+    for child in harness.children_of(pid):
+        found += [child, *descendants(child)]
+    return found
+
+
+class Quickstart(harness.Process):
+    name = "quickstart"
+
+    def __init__(self, **env):
+        super().__init__()
+        self.env = {"SLUICE_PORT": str(harness.free_port()), "SLUICE_DATA_DIR": str(self.directory / "v"),
+                    "SLUICE_RUN_DIR": str(self.directory / "r"), **env}
+
+    def start(self):
+        self.log_path.unlink(missing_ok=True)
+        self.started = time.monotonic()
+        self.spawn(["bash", harness.REPO / "deploy/quickstart.sh"], env=self.env)
+        wait_until(lambda: "Ctrl-C stops everything." in self.log() or not self.is_up(), 60, "the quick start is up")
+        assert self.is_up(), self.log()
+        return self
+
+    def line(self, mark):
+        return next(line.strip() for line in self.log().splitlines() if mark in line)
+
+    def run_line(self, mark):
+        done = subprocess.run(["bash", "-c", self.line(mark)], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, (self.line(mark), done.stdout, done.stderr)
+        return done.stdout
+
+    def interrupt(self):
+        pids = descendants(self.pid)
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(40) == 0, self.log()
+        wait_until(lambda: not any(harness.is_running(p) for p in pids), 10, "nothing it started is left")
+        return pids
+
+
+@pytest.fixture
+def quickstart():
+    made = []
+
+    def make(**env):
+        made.append(Quickstart(**env))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for pid in descendants(one.pid) if one.is_up() else []:
+            os.kill(pid, signal.SIGKILL)
+        one.remove()
+
+
+def test_the_printed_lines_work(quickstart, make_server):
+    server = make_server(models=["gemma-3-270m"], name="a")
+    bystander = make_server()
+    run = quickstart(UPSTREAM=server.url).start()
+    answer = json.loads(run.run_line("-d '{").strip())
+    assert answer["choices"][0]["message"]["content"].startswith("a0 ")
+    prices = {}
+    for wish in ("price", "latency"):
+        headers = run.run_line(f"x-sluice-prefer: {wish}")
+        prices[wish] = re.search(r"(?i)x-sluice-price-per-gpu-hour-usd: ([0-9.]+)", headers).group(1)
+    assert float(prices["price"]) == 0.2 and float(prices["latency"]) == 0.5
+    assert json.loads(run.run_line("/api/v1/stats"))
+    assert len(json.loads(run.run_line("group_by=worker"))["data"]) >= 1
+    metrics = run.line("metrics    ").split()[1]
+    assert harness.httpx.get(metrics).status_code == 200
+    key = run.line("API key").split()[-1]
+    files = [p for p in (run.directory / "r").rglob("*") if p.is_file()]
+    assert all(p.stat().st_mode & 0o077 == 0 for p in files), [oct(p.stat().st_mode) for p in files]
+    assert len(run.interrupt()) >= 5  # gateway, its Redis, three workers
+    assert bystander.is_up() and server.is_up()
+    run.start()
+    assert time.monotonic() - run.started < 15
+    assert run.line("API key").split()[-1] == key, "the second run made another key"
+    assert json.loads(run.run_line("-d '{").strip())["choices"]
+    run.interrupt()
+
+
+def test_without_a_model(quickstart, make_server, make_worker):
+    run = quickstart(SLUICE_NO_MODEL="1").start()
+    text = run.log()
+    for word in ("vLLM", "SGLang", "Ollama", "TGI"):
+        assert word in text
+    line = run.line("build/sluice-worker")
+    server = make_server(models=["gemma-3-270m"])
+    words = line.replace("http://127.0.0.1:8000", server.url).split()
+    worker = harness.Process()
+    try:
+        worker.spawn([harness.BUILD / "sluice-worker", *words[1:], "--state-dir", worker.directory / "s"])
+        url, key = run.line("address").split()[1], run.line("API key").split()[-1]
+        wait_until(lambda: harness.httpx.get(f"{url}/models/gemma-3-270m", headers={"Authorization": f"Bearer {key}"}).status_code == 200, 20,
+                   "the printed worker line works")
+    finally:
+        worker.remove()
+    run.interrupt()
+
+
+def test_port_in_use(quickstart, make_server):
+    server = make_server()
+    run = quickstart(SLUICE_NO_MODEL="1", SLUICE_PORT=str(server.port)).start()
+    assert f":{server.port}/v1" not in run.line("address")
+    run.interrupt()
+
+
+def test_killed_script_leaves_nothing(quickstart):
+    run = quickstart(SLUICE_NO_MODEL="1").start()
+    pids = descendants(run.pid)
+    run.process.kill()
+    run.process.wait(5)
+    wait_until(lambda: not any(harness.is_running(p) for p in pids), 20, "what it started has ended too")
