@@ -26,8 +26,8 @@ enum admission_event {
 
 struct admission {
     enum admission_state state;
-    char reason[64];            /* why suspended, "" otherwise: "wrong answer", "answer too late" */
-    int64_t next_probe_at_ms;   /* Unix ms */
+    char reason[64]; /* why suspended: "wrong answer", "answer too late"; kept until a probe is passed, else "" */
+    int64_t next_probe_at_ms;   /* Unix ms; while one is under way: when it counts as lost */
     int64_t last_probe_at_ms;   /* 0: never */
     int64_t last_probe_took_ms; /* of the last good answer */
     uint32_t suspensions;       /* in a row: the pause before the next try doubles, 10 s .. 10 min */
@@ -40,7 +40,9 @@ struct admission_policy {
     int64_t reprobe_min_ms, reprobe_max_ms; /* a ready worker is probed again at a random time between */
 };
 
-/* Applies the event; *admission is changed. random: fresh bits. A READY worker stays ready while it is probed again. */
+/* Applies the event; *admission is changed, and token grew, or neither. random: fresh bits. A READY worker stays ready
+ * while it is probed again. SEND_PROBE comes of LINKED and TICK when a probe is due: store the change first (the token
+ * lets one gateway win), then send. Ticks are for workers with a link; a new admission is {0}. */
 enum admission_action admission_step(struct admission *admission, enum admission_event event, int64_t now_ms,
                                      const struct admission_policy *policy, uint64_t random);
 /* May it take calls? READY, and no re-probe failed. */
