@@ -8,9 +8,23 @@
 
 struct control;
 
-/* On the calling (control) thread's loop; gateway->reactors are made but may not run yet. */
-MUST_CHECK enum error control_open(struct gateway *gateway, struct loop *loop, struct redis *redis,
-                                   struct control **ret);
+struct control_options {
+    struct gateway *gateway; /* reactors made, each with its loop and hub; they may not run yet */
+    struct loop *loop;       /* the control thread's */
+    struct redis *redis;     /* on that loop */
+    const char *redis_url;   /* for a connection of its own to follow the feed */
+    const char *journal_dir; /* where the reactors' journals lie */
+};
+
+/* On the control thread, or before it runs. Starts to listen for links. Sets gateway->control. */
+MUST_CHECK enum error control_open(const struct control_options *options, struct control **ret);
+uint16_t control_link_port(const struct control *control);
+/* At exit, on the control thread, in this order: control_shut; the reactors stop and free their hubs; turn the loop
+ * until control_is_idle (for a bounded time); control_free. Loops are freed after that. */
+void control_shut(struct control *control); /* no new links; off the list of gateways */
+/* When the journals are as empty as they will be: what credits hold goes back. */
+void control_give_back(struct control *control);
+bool control_is_idle(const struct control *control); /* nothing is open that control_shut or _give_back asked */
 struct control *control_free(struct control *control);
 
 /* -- from reactors (posted to the control loop inside) -- */
@@ -18,13 +32,18 @@ void control_link_changed(struct control *control, unsigned reactor, struct work
 void control_status(struct control *control, unsigned reactor, struct worker *worker,
                     const struct worker_status *status);
 
-/* -- for handlers on reactors: a copy of what the control thread knows, as JSON, asynchronous -- */
-/* GET /api/v1/workers: json_t array; supplier absent: all. done runs on the reactor's loop with a new reference. */
+/* -- for handlers on reactors: a copy of what the control thread knows, asynchronous -- */
+/* GET /api/v1/workers: json_t array in order of ids; supplier absent: all. done runs on the reactor's loop with a new
+ * reference (NULL: out of memory). */
 void control_workers_json(struct control *control, struct reactor *reactor, struct str supplier,
                           void (*done)(void *ctx, json_t *take_list), void *ctx);
 void control_extra(struct control *control, struct reactor *reactor,
                    void (*done)(void *ctx, const struct metrics_extra *extra), void *ctx);
-bool control_is_ready(const struct control *control); /* atomics; Redis connected and the first snapshot published */
+/* From any thread. Redis answers, and the first snapshot is published. */
+bool control_is_ready(const struct control *control);
+
+/* -- of the reactor: takes the new snapshot between two turns, on its own thread (reactor.c) -- */
+void reactor_adopt(struct reactor *reactor, struct snapshot *take);
 
 /* POST /worker/v1/register and the enrolment tokens' handlers live in routes_worker.c and use the stores directly. */
 
