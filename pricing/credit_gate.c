@@ -28,7 +28,8 @@ REDIS_SCRIPT(registry_script, registry_lua);
 
 enum op_kind { OP_TAKE, OP_KEEP };
 
-/* A question to Redis, asked again under the same id until it is answered: only then is it known whether it was done. */
+/* A question to Redis, asked again under the same id until it is answered: only then is it known whether it was done.
+ */
 struct op {
     struct credit_gate *gate; /* NULL: the gate was freed meanwhile */
     struct credit *credit;
@@ -271,6 +272,18 @@ static void op_failed(struct op *op, enum error error)
     timer_set(op->gate->loop, &op->retry, loop_now(op->gate->loop) + op->retry_ns);
 }
 
+/* A completion may not fire inside the call that asks: the waiters hear of it in the coming turn. */
+static void op_not_sent(struct op *op, enum error error)
+{
+    while (op->waiters) {
+        struct credit_waiter *waiter = op->waiters;
+        credit_wait_cancel(waiter);
+        waiter_push(&op->gate->said_busy, waiter);
+        loop_defer(op->gate->loop, &op->gate->answer);
+    }
+    op_failed(op, error);
+}
+
 static void op_done(void *ctx, const redisReply *reply, enum error error)
 {
     struct op *op = ctx;
@@ -305,22 +318,36 @@ static struct str number(int64_t value, char ret[static NUMBER_TEXT])
     return (struct str){ret, (size_t)len};
 }
 
-/* Notes the purse first, so that a sweep finds the hold if we die between the two. */
-static enum error note_purse(struct credit_gate *gate, const struct purse *purse)
+static void op_ask(struct op *op);
+
+static void op_noted(void *ctx, const redisReply *reply, enum error error)
 {
-    char life[NUMBER_TEXT];
-    struct str args[] = {STR(HOLDS_DUE), STR(HOLDS_GEN), STR("note"), str_of(purse->name),
-                         number(HOLD_LIFE_MS, life)};
-    return redis_run(gate->redis, &registry_script, NULL, NULL, 2, 3, args);
+    struct op *op = ctx;
+
+    if (!error && reply->type == REDIS_REPLY_INTEGER && op->gate)
+        op_ask(op);
+    else
+        op_done(op, reply, error);
 }
 
+/* The purse is noted before anything is held of it: the sweep then finds the hold, whenever we may die. */
 static void op_send(struct op *op)
+{
+    char life[NUMBER_TEXT];
+    struct str args[] = {STR(HOLDS_DUE), STR(HOLDS_GEN), STR("note"), str_of(op->purse.name),
+                         number(HOLD_LIFE_MS, life)};
+    enum error error = redis_run(op->gate->redis, &registry_script, op_noted, op, 2, 3, args);
+    if (error)
+        op_not_sent(op, error);
+}
+
+static void op_ask(struct op *op)
 {
     static const char *const suffixes[] = {"acct", "hold", "due", NULL, "ledger", "chain"};
     struct credit_gate *gate = op->gate;
     struct credit *credit = op->credit;
-    char keys[6][MONEY_KEY_MAX], op_suffix[ID_TEXT_MAX + 4], life[NUMBER_TEXT], amount[NUMBER_TEXT],
-        least[NUMBER_TEXT], limit[NUMBER_TEXT], keep_s[NUMBER_TEXT];
+    char keys[6][MONEY_KEY_MAX], op_suffix[ID_TEXT_MAX + 4], life[NUMBER_TEXT], amount[NUMBER_TEXT], least[NUMBER_TEXT],
+        limit[NUMBER_TEXT], keep_s[NUMBER_TEXT];
     size_t key_count = op->purse.is_balance ? 6 : 4, count = 0;
     struct str args[6 + 8];
     enum error error;
@@ -339,19 +366,9 @@ static void op_send(struct op *op)
         args[count++] = number(DEDUP_S + (credit->is_daily ? 1 : 31) * 86400, keep_s);
     }
     op->sent_ns = credit->mono_ns();
-    error = note_purse(gate, &op->purse);
-    if (!error)
-        error = redis_run(gate->redis, &hold_script, op_done, op, key_count, count - key_count, args);
-    if (!error)
-        return;
-    /* Not sent, and a completion may not fire inside its call: the waiters hear of it in the coming turn. */
-    while (op->waiters) {
-        struct credit_waiter *waiter = op->waiters;
-        credit_wait_cancel(waiter);
-        waiter_push(&gate->said_busy, waiter);
-        loop_defer(gate->loop, &gate->answer);
-    }
-    op_failed(op, error);
+    error = redis_run(gate->redis, &hold_script, op_done, op, key_count, count - key_count, args);
+    if (error)
+        op_not_sent(op, error);
 }
 
 static struct op *ask_for_slice(struct credit_gate *gate, struct credit *credit, bool is_renewal)

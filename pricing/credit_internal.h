@@ -24,7 +24,7 @@ struct credit {
     _Atomic int64_t sliced_at_ns;
     _Atomic int64_t dry_until_ns; /* Redis had nothing (more) to give: ask again after this */
     _Atomic bool renewing;
-    _Atomic uint32_t takes_open;  /* questions for a slice that Redis has not answered */
+    _Atomic uint32_t takes_open; /* questions for a slice that Redis has not answered */
     _Atomic uint64_t grants;
     _Atomic uint32_t refs;
     enum credit_kind kind;

@@ -42,8 +42,8 @@ struct journal {
     struct slot *slots;
     size_t slot_count, map_bytes;
     uint64_t next_seq;
-    uint64_t first_new;  /* seq of the first record appended by this process */
-    uint64_t *found;     /* seqs of the records found at opening, in order; holes where records were torn */
+    uint64_t first_new; /* seq of the first record appended by this process */
+    uint64_t *found;    /* seqs of the records found at opening, in order; holes where records were torn */
     size_t found_at, found_count;
     size_t pending;
     char owner[ID_TEXT_MAX];

@@ -5,13 +5,13 @@
 #include "core/str.h"
 
 #define MONEY_KEY_MAX 160
-#define MONEY_ID_MAX 64       /* of a tenant or an API key */
-#define PURSE_NAME_MAX 96     /* "ten:<id>" or "key:<id>:<period start>" */
-#define HOLD_LIFE_MS 45000    /* of a hold that is not kept alive; with a sweep every 5 s, back within 60 s */
-#define DEDUP_S (41 * 86400)  /* how long ids of records and transfers are remembered: 40 days and a margin */
+#define MONEY_ID_MAX 64      /* of a tenant or an API key */
+#define PURSE_NAME_MAX 96    /* "ten:<id>" or "key:<id>:<period start>" */
+#define HOLD_LIFE_MS 45000   /* of a hold that is not kept alive; with a sweep every 5 s, back within 60 s */
+#define DEDUP_S (41 * 86400) /* how long ids of records and transfers are remembered: 40 days and a margin */
 #define HOLDS_DUE "sl:{holds}:due"
 #define HOLDS_GEN "sl:{holds}:gen"
-#define LEDGERS "sl:ledgers"  /* set of tenants that ever had money, scored 0 */
+#define LEDGERS "sl:ledgers" /* set of tenants that ever had money, scored 0 */
 
 /* Ids come into key names: 1 to MONEY_ID_MAX letters, digits, '_' and '-'. */
 bool money_id_is_good(struct str id);
