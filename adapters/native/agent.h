@@ -3,12 +3,20 @@
 #ifndef SLUICE_ADAPTERS_NATIVE_AGENT_H
 #define SLUICE_ADAPTERS_NATIVE_AGENT_H
 
-#include "core/loop.h"
-#include "core/str.h"
+#include "core/h2.h"
 
 #define AGENT_URLS_MAX 16
 #define AGENT_SLOTS_MAX 4096
 #define AGENT_GPUS_MAX 1024
+
+/* Answers calls in place of an upstream: for benchmarks of the gateway. */
+struct agent_source {
+    const char *model;
+    /* As h2_options.on_request; whoever answers keeps to the slots. */
+    bool (*on_call)(void *ctx, struct h2_stream *stream, const struct h2_header *headers, size_t count,
+                    const struct h2_stream_ops **ret_ops, void **ret_ctx);
+    void *ctx;
+};
 
 struct agent_options {
     char gateways[AGENT_URLS_MAX][256]; /* without a slash at the end */
@@ -20,7 +28,8 @@ struct agent_options {
     int gpus, slots;
     int64_t price_usd_nano; /* per GPU-hour */
     int64_t delay_ns, drain_ns;
-    bool wrong_proof, late_proof; /* faults to test gateways with: SLUICE_WORKER_FAULT */
+    const struct agent_source *source; /* NULL: the upstream; must outlive the agent */
+    bool wrong_proof, late_proof;      /* faults to test gateways with: SLUICE_WORKER_FAULT */
 };
 
 enum agent_parsed { AGENT_RUN, AGENT_HELP, AGENT_VERSION, AGENT_BAD };

@@ -292,6 +292,9 @@ bool agent_on_request(void *ctx, struct h2_stream *stream, const struct h2_heade
 {
     struct agent_link *link = ctx;
     struct str method = headers[0].value, path = headers[1].value;
+    const struct agent_source *source = link->agent->options.source;
+    if (str_starts(path, STR("/v1/")) && source)
+        return source->on_call(source->ctx, stream, headers, count, ret_ops, ret_ctx);
     if (str_starts(path, STR("/v1/")))
         return agent_call_open(link->agent, stream, headers, count, ret_ops, ret_ctx);
     if (str_eq(path, STR("/sluice/status")) && str_eq(method, STR("GET")))

@@ -139,8 +139,14 @@ static void models_on_due(struct timer *timer)
 
 void agent_models_soon(struct agent *agent)
 {
+    const struct agent_source *source = agent->options.source;
     if (agent->models_fetch || agent->is_freeing)
         return;
+    if (source) {
+        agent->upstream_ok = str_copy(agent->models[0], sizeof(agent->models[0]), str_of(source->model));
+        agent->model_count = agent->upstream_ok;
+        return;
+    }
     agent->models_timer.on_due = models_on_due;
     timer_set(agent->loop, &agent->models_timer, loop_now(agent->loop));
 }

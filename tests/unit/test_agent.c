@@ -446,7 +446,7 @@ static void call_on_data(void *ctx, struct str bytes)
 {
     struct call *call = ctx;
     call->received += bytes.len;
-    if (call->body.len + bytes.len < 65536)
+    if (call->body.len + bytes.len <= CHALLENGE_ANSWER_MAX)
         assert_true(buf_append_str(&call->body, bytes));
     if (!call->keeps_window)
         h2_stream_consumed(call->stream, bytes.len);
