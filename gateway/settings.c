@@ -1,0 +1,216 @@
+#include "gateway/settings.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const probe_names[] = {"required", "report", "off", NULL};
+static const char *const settle_names[] = {"journal", "redis", NULL};
+static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
+
+#define RATE(field) offsetof(struct settings_take_rate, field)
+static const struct config_row take_rate_rows[] = {
+    {.key = "supplier", .type = CONFIG_STRING, .offset = RATE(supplier), .help = "its name, or * for all others"},
+    {.key = "bps",
+     .type = CONFIG_INT,
+     .offset = RATE(bps),
+     .max = 10000,
+     .help = "basis points of the supplier's part"},
+    {.key = NULL},
+};
+
+#define NETWORK(field) offsetof(struct settings_network, field)
+static const struct config_row network_rows[] = {
+    {.key = "id", .type = CONFIG_STRING, .offset = NETWORK(id), .help = "unique, shown to users"},
+    {.key = "adapter", .type = CONFIG_STRING, .offset = NETWORK(adapter), .help = "which network this is"},
+    {.key = "base_url",
+     .type = CONFIG_STRING,
+     .offset = NETWORK(base_url),
+     .standard = "",
+     .help = "empty: the network's own"},
+    {.key = "credential",
+     .type = CONFIG_SECRETS,
+     .offset = NETWORK(credential),
+     .standard = "",
+     .help = "map of env:NAME or file:PATH"},
+    {.key = "poll_s",
+     .type = CONFIG_INT,
+     .offset = NETWORK(poll_s),
+     .standard = "30",
+     .min = 1,
+     .max = 86400,
+     .help = "seconds between looks at its offers"},
+    {.key = "probe",
+     .type = CONFIG_CHOICE,
+     .offset = NETWORK(probe),
+     .standard = "required",
+     .choices = probe_names,
+     .help = "report: marked unproven"},
+    {.key = "max_price_per_gpu_hour_usd",
+     .type = CONFIG_MONEY,
+     .offset = NETWORK(max_price_per_gpu_hour_usd_nano),
+     .standard = "",
+     .help = "dearer offers are not taken in"},
+    {.key = NULL},
+};
+
+#define AT(field) offsetof(struct settings, field)
+#define TEXT(name, field, value, text)                                                                 \
+    {                                                                                                  \
+        .key = (name), .type = CONFIG_STRING, .offset = AT(field), .standard = (value), .help = (text) \
+    }
+#define ADDRESS(name, field, value, text)                                                               \
+    {                                                                                                   \
+        .key = (name), .type = CONFIG_ADDRESS, .offset = AT(field), .standard = (value), .help = (text) \
+    }
+#define CHOICE(name, field, value, names, text)                                                             \
+    {                                                                                                       \
+        .key = (name), .type = CONFIG_CHOICE, .offset = AT(field), .standard = (value), .choices = (names), \
+        .help = (text)                                                                                      \
+    }
+#define NUMBER(name, of_type, field, value, least, most, text)                                                     \
+    {                                                                                                              \
+        .key = (name), .type = (of_type), .offset = AT(field), .standard = (value), .min = (least), .max = (most), \
+        .help = (text)                                                                                             \
+    }
+
+static const struct config_row rows[] = {
+    ADDRESS("listen", listen, "127.0.0.1:8080", "where callers connect"),
+    TEXT("data_dir", data_dir, "./var", "journals, embedded Redis, admin key"),
+    NUMBER("threads", CONFIG_INT, threads, "0", 0, 256, "reactors; 0: one a core"),
+    TEXT("redis.url", redis_url, "", "empty: embedded; redis://, rediss://, unix://"),
+    ADDRESS("link_listen", link_listen, "", "where workers connect; empty: the listen address, port 0"),
+    ADDRESS("link_advertise", link_advertise, "", "what workers are told; empty: link_listen"),
+    TEXT("link_tls.cert", link_tls_cert, "", "PEM file"),
+    TEXT("link_tls.key", link_tls_key, "", "PEM file"),
+    NUMBER("limits.body_bytes", CONFIG_BYTES, limits.body_bytes, "33554432", 1024, 1 << 30, "request body"),
+    NUMBER("limits.header_bytes", CONFIG_BYTES, limits.header_bytes, "65536", 1024, 1 << 20, "request head"),
+    NUMBER("limits.queue_per_model", CONFIG_INT, limits.queue_per_model, "256", 0, 1000000,
+           "calls that wait for a slot"),
+    NUMBER("limits.queue_wait_ms", CONFIG_MS, limits.queue_wait_ms, "30000", 0, 3600000, "how long they wait"),
+    NUMBER("limits.head_ms", CONFIG_MS, limits.head_ms, "10000", 10, 3600000, "a head is whole within"),
+    NUMBER("limits.body_min_bps", CONFIG_BYTES, limits.body_min_bps, "1024", 0, 1 << 30, "bytes a second of a body"),
+    NUMBER("limits.write_stall_ms", CONFIG_MS, limits.write_stall_ms, "60000", 10, 3600000,
+           "a reader takes nothing for"),
+    NUMBER("limits.connections_max", CONFIG_INT, limits.connections_max, "16384", 1, 1000000, "callers' connections"),
+    TEXT("probes.catalogue", probes.catalogue, "", "file of GPU names and datasheets; empty: the built-in one"),
+    CHOICE("probes.admission", probes.admission, "required", probe_names, "report: failures are shown, not acted on"),
+    NUMBER("probes.reprobe_min_s", CONFIG_INT, probes.reprobe_min_s, "300", 1, 604800,
+           "a ready worker is probed again"),
+    NUMBER("probes.reprobe_max_s", CONFIG_INT, probes.reprobe_max_s, "1800", 1, 604800, "at a random time between"),
+    CHOICE("pricing.settle", pricing.settle, "journal", settle_names, "redis: wait for Redis before the last byte"),
+    {.key = "pricing.take_rates",
+     .type = CONFIG_LIST,
+     .offset = AT(pricing.take_rates),
+     .standard = "[{supplier: '*', bps: 1000}]",
+     .items = take_rate_rows,
+     .item_size = sizeof(struct settings_take_rate),
+     .help = "the operator's share"},
+    {.key = "models.aliases", .type = CONFIG_MAP, .offset = AT(aliases), .standard = "", .help = "name: model"},
+    {.key = "metrics.token",
+     .type = CONFIG_SECRET,
+     .offset = AT(metrics_token),
+     .standard = "",
+     .help = "env:NAME or file:PATH; lets readers of /metrics in from elsewhere"},
+    CHOICE("log.level", log_level, "info", log_names, "least level that is written"),
+    {.key = "networks",
+     .type = CONFIG_LIST,
+     .offset = AT(networks),
+     .standard = "",
+     .items = network_rows,
+     .item_size = sizeof(struct settings_network),
+     .help = "where supply comes from besides our own workers"},
+    {.key = NULL},
+};
+_Static_assert(sizeof(rows) / sizeof(*rows) <= 64, "config keeps a bit a row");
+
+static enum error check_networks(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
+{
+    const struct settings_network *networks = settings->networks.items;
+    for (size_t i = 0; i < settings->networks.count; i++) {
+        const struct settings_network *network = &networks[i];
+        if (!*network->id) {
+            snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].id: must not be empty", i);
+            return ERR_BAD_INPUT;
+        }
+        for (size_t other = 0; other < i; other++) {
+            if (strcmp(networks[other].id, network->id) != 0)
+                continue;
+            snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].id: '%.100s' is taken by another network", i, network->id);
+            return ERR_BAD_INPUT;
+        }
+        if (strcmp(network->adapter, "native") != 0) {
+            snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].adapter: adapter %.100s is not built in", i,
+                     network->adapter);
+            return ERR_BAD_INPUT;
+        }
+    }
+    return ERR_NONE;
+}
+
+enum error settings_check(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
+{
+    const char *why = NULL;
+    if (!settings->listen.host[0])
+        why = "listen: must not be empty";
+    else if (!*settings->data_dir)
+        why = "data_dir: must not be empty";
+    else if (!*settings->link_tls_cert != !*settings->link_tls_key)
+        why = "link_tls: cert and key go together";
+    else if (settings->probes.reprobe_min_s > settings->probes.reprobe_max_s)
+        why = "probes.reprobe_min_s: is larger than probes.reprobe_max_s";
+    for (size_t i = 0; i < settings->aliases.count && !why; i++) {
+        if (!*settings->aliases.pairs[i].value)
+            why = "models.aliases: a model's name is empty";
+    }
+    if (!why)
+        return check_networks(settings, error);
+    snprintf(error, CONFIG_ERROR_MAX, "%s", why);
+    return ERR_BAD_INPUT;
+}
+
+enum error settings_load(const char *path, struct settings *ret, char error[static CONFIG_ERROR_MAX])
+{
+    enum error failed = path ? config_load(rows, path, ret, sizeof(*ret), error)
+                             : config_parse(rows, STR(""), "default", ret, sizeof(*ret), error);
+    if (failed)
+        return failed;
+    char why[CONFIG_ERROR_MAX];
+    failed = settings_check(ret, why);
+    if (failed) {
+        snprintf(error, CONFIG_ERROR_MAX, "%.200s: %.300s", path ? path : "default", why);
+        settings_free(ret);
+    }
+    return failed;
+}
+
+enum error settings_set(struct settings *settings, const char *key, const char *value, const char *option,
+                        char error[static CONFIG_ERROR_MAX])
+{
+    return config_set(rows, key, value, option, settings, error);
+}
+
+void settings_free(struct settings *settings)
+{
+    if (!settings)
+        return;
+    config_free(rows, settings);
+    *settings = (struct settings){.threads = 0};
+}
+
+struct str settings_alias(const struct settings *settings, struct str model)
+{
+    return str_of(config_map_get(&settings->aliases, model));
+}
+
+int64_t settings_take_bps(const struct settings *settings, struct str supplier)
+{
+    const struct settings_take_rate *rates = settings->pricing.take_rates.items;
+    int64_t others = 0;
+    for (size_t i = 0; i < settings->pricing.take_rates.count; i++) {
+        if (str_eq(str_of(rates[i].supplier), supplier))
+            return rates[i].bps;
+        if (strcmp(rates[i].supplier, "*") == 0)
+            others = rates[i].bps;
+    }
+    return others;
+}
