@@ -16,7 +16,7 @@
 
 #define STREAMS_MAX_DEFAULT 4096
 #define STREAM_WINDOW_DEFAULT ((uint32_t)1 << 20)
-#define CONNECTION_WINDOW_DEFAULT ((uint32_t)16 << 20)
+#define CONNECTION_WINDOW_DEFAULT ((uint32_t)1 << 30)
 #define POOL_MAX 256           /* streams kept for the next requests */
 #define POOLED_QUEUE_MAX 16384 /* a kept stream keeps at most this much of a queue */
 #define TURN_WRITES_MAX 8      /* full gathered buffers a turn, so that one connection does not hold up the others */
@@ -153,8 +153,7 @@ static void die(struct h2 *h2, enum error error)
 static void destroy(struct h2 *h2)
 {
     loop_undefer(h2->loop, &h2->task);
-    for (size_t i = 0; i < h2->held_bufs; i++)
-        nghttp2_rcbuf_decref(h2->held[i]);
+    h2_head_free(h2->head);
     nghttp2_session_del(h2->session);
     free_ring(&h2->lingering);
     while (h2->pool) {
@@ -385,6 +384,8 @@ static void take_in(struct h2 *h2, const char *bytes, size_t len)
 {
     h2->last_read_ns = loop_now(h2->loop);
     ssize_t rc = nghttp2_session_mem_recv(h2->session, (const uint8_t *)bytes, len);
+    if (h2->head && !h2->head->in_progress)
+        h2->head = h2_head_free(h2->head);
     if (h2->dead || h2->free_asked)
         return;
     if (rc < 0)
@@ -593,6 +594,9 @@ enum error h2_stream_respond(struct h2_stream *stream, int status, const struct 
     if (nghttp2_submit_response(stream->h2->session, stream->id, nv, 1 + count, &body) != 0)
         return ERR_NO_MEMORY;
     stream->head_done = true;
+    /* Streams take turns by frames; otherwise the oldest would go on for as long as it has bytes. */
+    const nghttp2_extpri turns = {.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1};
+    (void)nghttp2_session_change_extpri_stream_priority(stream->h2->session, stream->id, &turns, 1);
     h2_wake(stream->h2);
     return ERR_NONE;
 }

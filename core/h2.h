@@ -49,7 +49,7 @@ struct h2_options {
     bool is_server;
     uint32_t streams_max;       /* concurrent streams we accept or open; 0: 4096 */
     uint32_t stream_window;     /* bytes the other side may send ahead on a stream; 0: 1 MiB */
-    uint32_t connection_window; /* 0: 16 MiB */
+    uint32_t connection_window; /* 0: 1 GiB, so that readers who pause their streams never stop the other streams */
     struct str early;           /* bytes already read from fd behind the hello; copied */
     /* server: a request's head has come (pseudo-headers ":method", ":path" first). Fill *ret_ops and *ret_ctx and
      * return true, or return false to refuse the stream. */

@@ -35,6 +35,15 @@ struct h2_stream {
     bool deferred;    /* server: nghttp2 waits for h2_session_resume */
 };
 
+/* 6 KiB, so it is there only while something is read: a gateway has thousands of connections, most of them idle. */
+struct h2_head {
+    struct h2_header headers[2 + H2_HEADERS_MAX]; /* the first two are for :method and :path */
+    nghttp2_rcbuf *held[2 * (2 + H2_HEADERS_MAX)];
+    size_t count, held_count, bytes; /* count: without the first two */
+    int status;
+    bool in_progress;
+};
+
 struct h2 {
     struct loop *loop;
     struct io_source io;
@@ -56,11 +65,7 @@ struct h2 {
     enum error error;       /* of the coming on_close */
     bool dead, closing, want_out, read_again, write_broken, free_asked;
 
-    /* The header block in progress; blocks of one connection never interleave. */
-    struct h2_header headers[H2_HEADERS_MAX + 2]; /* the first two are for :method and :path */
-    nghttp2_rcbuf *held[2 * (H2_HEADERS_MAX + 2)];
-    size_t header_count, held_bufs, header_bytes;
-    int status;
+    struct h2_head *head; /* the header block in progress: blocks of one connection never interleave */
 };
 
 MUST_CHECK enum error h2_session_open(struct h2 *h2);
@@ -69,6 +74,7 @@ void h2_stream_drop(struct h2_stream *stream);   /* to the pool, from whatever r
 void h2_stream_end(struct h2_stream *stream, enum h2_end end); /* fires on_end */
 void h2_wake(struct h2 *h2);                                   /* there is something to flush */
 void h2_credit(struct h2 *h2, size_t bytes);                   /* of the connection's window */
+struct h2_head *h2_head_free(struct h2_head *head);            /* accepts NULL */
 void h2_ring_init(struct h2_stream *head);
 void h2_ring_add(struct h2_stream *head, struct h2_stream *stream);
 void h2_ring_remove(struct h2_stream *stream);

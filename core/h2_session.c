@@ -34,15 +34,22 @@ static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)
 
 /* -- heads ------------------------------------------------------------------------------------------------------- */
 
-static void head_forget(struct h2 *h2)
+static void head_clear(struct h2_head *head)
 {
-    for (size_t i = 0; i < h2->held_bufs; i++)
-        nghttp2_rcbuf_decref(h2->held[i]);
-    h2->held_bufs = 0;
-    h2->header_count = 0;
-    h2->header_bytes = 0;
-    h2->status = 0;
-    h2->headers[0] = h2->headers[1] = (struct h2_header){{NULL, 0}, {NULL, 0}};
+    for (size_t i = 0; i < head->held_count; i++)
+        nghttp2_rcbuf_decref(head->held[i]);
+    head->held_count = head->count = head->bytes = 0;
+    head->status = 0;
+    head->in_progress = false;
+    head->headers[0] = head->headers[1] = (struct h2_header){{NULL, 0}, {NULL, 0}};
+}
+
+struct h2_head *h2_head_free(struct h2_head *head)
+{
+    if (head)
+        head_clear(head);
+    free(head);
+    return NULL;
 }
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *ctx)
@@ -50,8 +57,16 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     struct h2 *h2 = ctx;
     (void)session;
     (void)frame;
-    head_forget(h2);
-    return h2->free_asked ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    if (h2->free_asked)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    if (!h2->head) {
+        if (!(h2->head = malloc(sizeof(*h2->head))))
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
+        h2->head->held_count = 0;
+    }
+    head_clear(h2->head);
+    h2->head->in_progress = true;
+    return 0;
 }
 
 static int status_of(nghttp2_vec text)
@@ -67,38 +82,38 @@ static int status_of(nghttp2_vec text)
     return status;
 }
 
-static struct str hold(struct h2 *h2, nghttp2_rcbuf *rcbuf)
+static struct str hold(struct h2_head *head, nghttp2_rcbuf *rcbuf)
 {
     nghttp2_vec bytes = nghttp2_rcbuf_get_buf(rcbuf);
     nghttp2_rcbuf_incref(rcbuf);
-    h2->held[h2->held_bufs++] = rcbuf;
+    head->held[head->held_count++] = rcbuf;
     return (struct str){(const char *)bytes.base, bytes.len};
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbuf *name, nghttp2_rcbuf *value,
                      uint8_t flags, void *ctx)
 {
-    struct h2 *h2 = ctx;
+    struct h2_head *head = ((struct h2 *)ctx)->head;
     nghttp2_vec name_bytes = nghttp2_rcbuf_get_buf(name), value_bytes = nghttp2_rcbuf_get_buf(value);
     (void)session;
     (void)frame;
     (void)flags;
-    h2->header_bytes += name_bytes.len + value_bytes.len;
-    if (h2->header_bytes > H2_HEADER_BYTES)
+    head->bytes += name_bytes.len + value_bytes.len;
+    if (head->bytes > H2_HEADER_BYTES)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     if (name_bytes.len > 0 && name_bytes.base[0] == ':') {
         struct str text = {(const char *)name_bytes.base, name_bytes.len};
         if (str_eq(text, STR(":status")))
-            h2->status = status_of(value_bytes);
-        else if (str_eq(text, STR(":method")) && !h2->headers[0].name.ptr)
-            h2->headers[0] = (struct h2_header){STR(":method"), hold(h2, value)};
-        else if (str_eq(text, STR(":path")) && !h2->headers[1].name.ptr)
-            h2->headers[1] = (struct h2_header){STR(":path"), hold(h2, value)};
+            head->status = status_of(value_bytes);
+        else if (str_eq(text, STR(":method")) && !head->headers[0].name.ptr)
+            head->headers[0] = (struct h2_header){STR(":method"), hold(head, value)};
+        else if (str_eq(text, STR(":path")) && !head->headers[1].name.ptr)
+            head->headers[1] = (struct h2_header){STR(":path"), hold(head, value)};
         return 0;
     }
-    if (h2->header_count == H2_HEADERS_MAX)
+    if (head->count == H2_HEADERS_MAX)
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-    h2->headers[2 + h2->header_count++] = (struct h2_header){hold(h2, name), hold(h2, value)};
+    head->headers[2 + head->count++] = (struct h2_header){hold(head, name), hold(head, value)};
     return 0;
 }
 
@@ -108,27 +123,41 @@ static int reset(struct h2 *h2, int32_t id, uint32_t code)
     return nghttp2_is_fatal(rc) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
+static int on_control_frame(struct h2 *h2)
+{
+    int64_t now = loop_now(h2->loop);
+    if (now - h2->control_from_ns > CONTROL_SPAN_NS) {
+        h2->control_from_ns = now;
+        h2->control_count = 0;
+    }
+    return ++h2->control_count > CONTROL_FRAMES_MAX ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
 static int on_answer_head(struct h2 *h2, struct h2_stream *stream)
 {
-    if (stream->head_done || stream->cancelled || (h2->status >= 100 && h2->status < 200))
+    if (stream->head_done || (h2->head->status >= 100 && h2->head->status < 200))
+        return on_control_frame(h2); /* trailers; an interim head, of which there may be any number */
+    h2->control_count = 0;
+    if (stream->cancelled)
         return 0;
-    if (h2->status < 200 || h2->status > 999)
+    if (h2->head->status < 200 || h2->head->status > 999)
         return reset(h2, stream->id, NGHTTP2_PROTOCOL_ERROR);
     stream->head_done = true;
-    stream->ops->on_head(stream->ctx, h2->status, h2->headers + 2, h2->header_count);
+    stream->ops->on_head(stream->ctx, h2->head->status, h2->head->headers + 2, h2->head->count);
     return 0;
 }
 
 static int on_request_head(struct h2 *h2, int32_t id)
 {
     struct h2_stream *stream = NULL;
-    if (!h2->headers[0].name.ptr || !h2->headers[1].name.ptr)
+    h2->control_count = 0;
+    if (!h2->head->headers[0].name.ptr || !h2->head->headers[1].name.ptr)
         return reset(h2, id, NGHTTP2_PROTOCOL_ERROR);
     if (h2->closing || !(stream = h2_stream_take(h2)))
         return reset(h2, id, NGHTTP2_REFUSED_STREAM);
     stream->id = id;
     if (nghttp2_session_set_stream_user_data(h2->session, id, stream) != 0 ||
-        !h2->options.on_request(h2->options.ctx, stream, h2->headers, h2->header_count + 2, &stream->ops,
+        !h2->options.on_request(h2->options.ctx, stream, h2->head->headers, h2->head->count + 2, &stream->ops,
                                 &stream->ctx)) {
         nghttp2_session_set_stream_user_data(h2->session, id, NULL);
         h2_stream_drop(stream);
@@ -152,16 +181,6 @@ static int on_remote_end(struct h2 *h2, struct h2_stream *stream)
     return 0;
 }
 
-static int on_control_frame(struct h2 *h2)
-{
-    int64_t now = loop_now(h2->loop);
-    if (now - h2->control_from_ns > CONTROL_SPAN_NS) {
-        h2->control_from_ns = now;
-        h2->control_count = 0;
-    }
-    return ++h2->control_count > CONTROL_FRAMES_MAX ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
-}
-
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *ctx)
 {
     struct h2 *h2 = ctx;
@@ -174,12 +193,14 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
             rc = on_request_head(h2, id);
         else if ((stream = stream_of(session, id)) && !h2->options.is_server)
             rc = on_answer_head(h2, stream);
-        head_forget(h2);
+        head_clear(h2->head);
         break;
     case NGHTTP2_DATA:
         if (frame->hd.length == 0)
             rc = on_control_frame(h2);
         break;
+    case NGHTTP2_RST_STREAM:
+        return stream_of(session, id) ? 0 : on_control_frame(h2); /* one a stream is its right */
     default:
         return on_control_frame(h2);
     }

@@ -16,6 +16,7 @@
 #define STATUS_LINES_A_TICK_MAX 64 /* more is not news but a flood */
 #define WORKERS_MAX ((uint32_t)1 << 20)
 #define LINK_STREAMS_MAX 65536
+#define STREAM_WINDOW ((uint32_t)256 << 10) /* what a slow caller may make us hold of its answer */
 
 /* The gateways list; shared by the pushes in flight, for a request's body must lie still until the stream ends. */
 struct gateways {
@@ -197,8 +198,11 @@ static enum error link_start(struct hub_reactor *reactor, struct handover *hando
     struct link *link = calloc(1, sizeof(*link));
     if (!link)
         return ERR_NO_MEMORY;
-    const struct h2_options options = {
-        .tls = handover->ssl, .streams_max = LINK_STREAMS_MAX, .on_close = on_h2_close, .ctx = link};
+    const struct h2_options options = {.tls = handover->ssl,
+                                       .streams_max = LINK_STREAMS_MAX,
+                                       .stream_window = STREAM_WINDOW,
+                                       .on_close = on_h2_close,
+                                       .ctx = link};
     enum error error = h2_open(reactor->loop, handover->fd, &options, &link->h2);
     if (error != ERR_NONE) {
         free(link);

@@ -391,10 +391,50 @@ static void test_paused_reader_bounds_memory(void **state)
     pair_free(pair);
 }
 
-static void test_holding_server_bounds_request(void **state)
+static void test_paused_readers_stop_nobody(void **state)
 {
     (void)state;
     struct pair *pair = pair_open(NULL, NULL);
+    for (size_t i = 0; i < 40; i++) {
+        pair->calls[i].paused = true;
+        call_start(pair, i, "/big", (struct str){pattern, 10});
+    }
+    UNTIL(pair, pair->calls[39].got == (size_t)1 << 20);
+    struct call *call = call_start(pair, 40, "/big", (struct str){pattern, 10});
+    UNTIL(pair, call->ends);
+    assert_int_equal(call->got, BIG);
+    pair_free(pair);
+}
+
+/* Callers who all go at once are no attack. */
+static void test_thousand_cancels(void **state)
+{
+    (void)state;
+    const struct h2_options server = {
+        .is_server = true, .streams_max = 20000, .on_request = on_request, .on_close = server_closed};
+    struct pair *pair = pair_open(NULL, &server);
+    for (int round = 0; round < 4; round++) {
+        pair->served_count = 0;
+        pair->served_ends = 0;
+        for (size_t i = 0; i < CALLS_MAX; i++) {
+            pair->calls[i] = (struct call){0};
+            call_start(pair, i, "/hold", (struct str){NULL, 0});
+        }
+        UNTIL(pair, pair->served_count == CALLS_MAX);
+        for (size_t i = 0; i < CALLS_MAX; i++)
+            h2_stream_cancel(pair->calls[i].stream, NGHTTP2_CANCEL);
+        UNTIL(pair, pair->served_ends == CALLS_MAX && h2_stream_count(pair->client) == 0);
+    }
+    assert_int_equal(pair->client_closes + pair->server_closes, 0);
+    pair_free(pair);
+}
+
+static void test_holding_server_bounds_request(void **state)
+{
+    (void)state;
+    const struct h2_options server = {
+        .is_server = true, .connection_window = 4 << 20, .on_request = on_request, .on_close = server_closed};
+    struct pair *pair = pair_open(NULL, &server);
     struct call *call = call_start(pair, 0, "/hold", (struct str){pattern, BIG});
     UNTIL(pair, pair->served_count == 1);
     settle(pair);
@@ -402,7 +442,7 @@ static void test_holding_server_bounds_request(void **state)
     h2_stream_cancel(call->stream, NGHTTP2_CANCEL);
     UNTIL(pair, call->ends && pair->served_ends == 1);
     assert_int_equal(call->end, H2_END_CANCELLED);
-    /* What the cancelled stream held of the connection's window is back: others run. 17 MiB in all would not fit. */
+    /* What the cancelled stream held of the connection's window is back: others run. */
     for (size_t i = 0; i < 6; i++) {
         call = call_start(pair, 1, "/", (struct str){pattern, BIG});
         UNTIL(pair, call->ends);
@@ -671,11 +711,11 @@ static void test_floods(void **state)
                       ping[] = "\0\0\10\6\0\0\0\0\0"
                                "12345678",
                       window[] = "\0\0\4\10\0\0\0\0\0\0\0\0\1", empty_data[] = "\0\0\0\0\0\0\0\0\1",
-                      nonsense[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
+                      interim[] = "\0\0\5\1\4\0\0\0\1\x08\003100", nonsense[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
     static const struct {
         const char *frame;
         size_t len;
-    } floods[] = {{settings, 9}, {ping, 17}, {window, 13}, {empty_data, 9}, {nonsense, 28}};
+    } floods[] = {{settings, 9}, {ping, 17}, {window, 13}, {empty_data, 9}, {interim, 14}, {nonsense, 28}};
     (void)state;
     for (size_t i = 0; i < sizeof(floods) / sizeof(floods[0]); i++) {
         struct pair *pair = pair_new();
@@ -697,6 +737,8 @@ int main(void)
         cmocka_unit_test(test_echo),
         cmocka_unit_test(test_thousand_at_once),
         cmocka_unit_test(test_paused_reader_bounds_memory),
+        cmocka_unit_test(test_paused_readers_stop_nobody),
+        cmocka_unit_test(test_thousand_cancels),
         cmocka_unit_test(test_holding_server_bounds_request),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_server_resets_and_refuses),
