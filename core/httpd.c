@@ -35,7 +35,7 @@ struct conn {
     struct call *call;
     int64_t body_from_ns;
     int refused; /* status that the connection is (or will be) closed with; 0: none */
-    bool is_lingering, is_body_timed, from_loopback;
+    bool is_lingering, is_hung_up, is_body_timed, from_loopback;
     struct conn *next, **link;
 };
 
@@ -129,6 +129,8 @@ static void conn_time_phase(struct conn *conn)
 {
     struct loop *loop = conn->httpd->loop;
     enum http_guard_phase phase = http_guard_phase(&conn->guard);
+    if (conn->is_hung_up)
+        return;
     if (phase == HTTP_GUARD_IDLE) {
         conn->is_body_timed = false;
         timer_clear(loop, &conn->timer);
@@ -207,8 +209,16 @@ static void call_gone(struct call *call)
 static void on_hangup(struct io_source *source, uint32_t events)
 {
     struct conn *conn = container_of(source, struct conn, hangup);
-    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) && conn->call && !conn->is_lingering)
+    if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) || conn->is_lingering)
+        return;
+    if (conn->call && conn->call->is_requested) {
         call_gone(conn->call);
+        return;
+    }
+    /* What was sent before the end may be unread still, and libmicrohttpd gets no second edge for an end that came
+     * with it: look again when it has read. */
+    conn->is_hung_up = true;
+    timer_set(conn->httpd->loop, &conn->timer, loop_now(conn->httpd->loop));
 }
 
 static void on_conn_timer(struct timer *timer)
@@ -216,7 +226,11 @@ static void on_conn_timer(struct timer *timer)
     struct conn *conn = container_of(timer, struct conn, timer);
     struct httpd *httpd = conn->httpd;
     int64_t now = loop_now(httpd->loop);
-    if (conn->is_lingering) {
+    if (conn->is_hung_up && conn->call && conn->call->is_requested) {
+        call_gone(conn->call);
+        return;
+    }
+    if (conn->is_lingering || conn->is_hung_up) {
         shutdown(conn->hangup.fd, SHUT_RDWR); /* its event makes libmicrohttpd close it */
         return;
     }
