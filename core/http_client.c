@@ -160,9 +160,10 @@ static void completions_read(struct http_client *client)
     while ((message = curl_multi_info_read(client->multi, &left))) {
         if (message->msg != CURLMSG_DONE)
             continue;
-        struct http_fetch *fetch = NULL;
+        char *owner = NULL;
         CURLcode code = message->data.result;
-        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&fetch);
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &owner);
+        struct http_fetch *fetch = (void *)owner;
         fetch->end = end_of(fetch, code);
         fetch_leave_multi(fetch);
         if (fetch->todo) { /* queued: the task ends it, so that the queue never holds a freed fetch */

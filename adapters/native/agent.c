@@ -18,6 +18,8 @@ static void watch_on_due(struct timer *timer)
 {
     struct agent *agent = container_of(timer, struct agent, watch_timer);
     agent_links_watch(agent);
+    if (agent_links_open(agent) == 0)
+        agent_register_soon(agent); /* the list may have been empty, or all that was on it is gone */
     timer_set(agent->loop, timer, loop_now(agent->loop) + NS_PER_S);
 }
 
@@ -136,7 +138,7 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
     timer_set(loop, &agent->watch_timer, loop_now(loop) + NS_PER_S);
     agent_status_start(agent);
     agent_models_soon(agent);
-    agent_register_soon(agent);
+    agent_register_start(agent);
     *ret = agent;
     return ERR_NONE;
 }

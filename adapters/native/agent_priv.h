@@ -125,6 +125,7 @@ void agent_link_closed(struct agent *agent);
 struct log_ctx agent_log(const struct agent *agent);
 
 /* agent_register.c */
+void agent_register_start(struct agent *agent);
 void agent_register_soon(struct agent *agent); /* harmless while one is under way */
 void agent_register_stop(struct agent *agent);
 

@@ -184,6 +184,24 @@ static void register_on_end(void *ctx, enum http_end end)
     crypto_wipe(agent->register_body.ptr, agent->register_body.len);
 }
 
+static bool is_loopback_url(const char *url)
+{
+    static const struct str hosts[] = {{"http://127.", 11}, {"http://localhost", 16}, {"http://[::1]", 12}};
+    for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++)
+        if (str_starts(str_of(url), hosts[i]))
+            return true;
+    return false;
+}
+
+void agent_register_start(struct agent *agent)
+{
+    for (size_t i = 0; i < agent->options.gateway_count; i++)
+        if (str_starts(str_of(agent->options.gateways[i]), STR("http:")) &&
+            !is_loopback_url(agent->options.gateways[i]))
+            log_warn(NULL, "the token goes to %s unencrypted: use https", agent->options.gateways[i]);
+    agent_register_soon(agent);
+}
+
 /* -- asking ------------------------------------------------------------------------------------------------------ */
 
 static void register_start(struct agent *agent)
