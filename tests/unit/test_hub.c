@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <nghttp2/nghttp2.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -654,6 +655,117 @@ static void test_texts(void **state)
     assert_false(link_hello_write(&(struct link_hello){STR("a"), STR("s\n"), STR("b")}, line, &len));
 }
 
+/* -- a thread a reactor -------------------------------------------------------------------------------------------- */
+
+struct station {
+    pthread_t thread;
+    struct loop *loop;
+    struct hub_reactor *reactor;
+    atomic_int ups, downs, statuses, echoes;
+    struct worker *worker;
+    struct h2_stream *stream;
+};
+
+static void station_call(struct station *station);
+
+static void station_data(void *ctx, struct str bytes)
+{
+    struct station *station = ctx;
+    h2_stream_consumed(station->stream, bytes.len);
+}
+
+static void station_head(void *ctx, int status, const struct h2_header *headers, size_t count)
+{
+    (void)ctx;
+    (void)status;
+    (void)headers;
+    (void)count;
+}
+
+static void station_end(void *ctx, enum h2_end end)
+{
+    struct station *station = ctx;
+    if (end == H2_END_OK && atomic_fetch_add(&station->echoes, 1) < 100)
+        station_call(station);
+}
+
+static const struct h2_stream_ops station_ops = {
+    .on_head = station_head, .on_data = station_data, .on_end = station_end};
+
+static void station_call(struct station *station)
+{
+    const struct h2_request request = {.method = STR("POST"), .path = STR("/v1/echo"), .body = STR("hello")};
+    (void)!hub_request(station->reactor, station->worker, &request, &station_ops, station, &station->stream);
+}
+
+static void station_link(void *ctx, struct worker *worker, bool is_up)
+{
+    struct station *station = ctx;
+    (void)worker;
+    atomic_fetch_add(is_up ? &station->ups : &station->downs, 1);
+}
+
+static void station_status(void *ctx, struct worker *worker, const struct worker_status *status)
+{
+    struct station *station = ctx;
+    (void)status;
+    station->worker = worker;
+    if (atomic_fetch_add(&station->statuses, 1) == 0)
+        station_call(station);
+}
+
+static void *station_run(void *arg)
+{
+    struct station *station = arg;
+    loop_run(station->loop);
+    station->reactor = hub_reactor_free(station->reactor);
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    const struct hub_events events = {station_link, station_status};
+    struct station stations[REACTORS] = {0};
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+    (void)state;
+    assert_int_equal(loop_open(&fixture->loop), ERR_NONE);
+    fixture->worker = worker_new("wrk_1", 3);
+    for (unsigned i = 0; i < REACTORS; i++) {
+        struct station *station = &stations[i];
+        assert_int_equal(loop_open(&station->loop), ERR_NONE);
+        assert_int_equal(hub_reactor_open(station->loop, i, &events, station, &station->reactor), ERR_NONE);
+        fixture->reactors[i] = station->reactor;
+        fixture->loops[i] = station->loop;
+        assert_int_equal(pthread_create(&station->thread, NULL, station_run, station), 0);
+    }
+    const struct hub_options options = {.listen = "127.0.0.1:0",
+                                        .reactors = fixture->reactors,
+                                        .loops = fixture->loops,
+                                        .reactor_count = REACTORS,
+                                        .find = find,
+                                        .ctx = fixture};
+    assert_int_equal(hub_open(fixture->loop, &options, &fixture->hub), ERR_NONE);
+    agent_start(fixture, 0, "boot-1", good_line);
+    agent_start(fixture, 1, "boot-1", good_line);
+    UNTIL(fixture, atomic_load(&stations[0].echoes) > 100 && atomic_load(&stations[1].echoes) > 100);
+    agent_start(fixture, 2, "boot-2", good_line);
+    UNTIL(fixture, fixture->agents[0].closes && fixture->agents[1].closes);
+    UNTIL(fixture, atomic_load(&stations[0].ups) + atomic_load(&stations[1].ups) == 3);
+    hub_free(fixture->hub);
+    for (unsigned i = 0; i < REACTORS; i++) {
+        loop_stop(stations[i].loop);
+        assert_int_equal(pthread_join(stations[i].thread, NULL), 0);
+        loop_free(stations[i].loop);
+        assert_int_equal(atomic_load(&stations[i].ups), atomic_load(&stations[i].downs));
+    }
+    for (size_t i = 0; i < AGENTS_MAX; i++)
+        h2_free(fixture->agents[i].h2);
+    assert_int_equal(atomic_load(&fixture->worker->refs), 1);
+    worker_unref(fixture->worker);
+    loop_free(fixture->loop);
+    free(fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -667,6 +779,7 @@ int main(void)
         cmocka_unit_test(test_gateways_list),
         cmocka_unit_test(test_listen_addresses),
         cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_threads),
         cmocka_unit_test(test_deadline),
     };
     signal(SIGPIPE, SIG_IGN);
