@@ -96,6 +96,12 @@ void metrics_gauge_add(struct metrics *metrics, enum metric_gauge gauge, int64_t
     add(&metrics->gauges[gauge], by);
 }
 
+int64_t metrics_gauge(const struct metrics *metrics, enum metric_gauge gauge)
+{
+    assert(gauge < METRIC_GAUGE_COUNT);
+    return get(&metrics->gauges[gauge]);
+}
+
 /* -- series -- */
 
 /* A label's value: valid UTF-8 without control characters, cut to fit. */

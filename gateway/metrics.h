@@ -32,6 +32,7 @@ struct metrics *metrics_free(struct metrics *metrics);
 
 void metrics_count(struct metrics *metrics, enum metric_counter counter, int64_t by);
 void metrics_gauge_add(struct metrics *metrics, enum metric_gauge gauge, int64_t by);
+int64_t metrics_gauge(const struct metrics *metrics, enum metric_gauge gauge); /* from any thread */
 /* sluice_requests_total{status,model,network}: model and network "" when none; at most 512 models a gateway, more are
  * counted as "other". No allocation once a model was seen. Give only names of models that are served: a name that a
  * caller made up would take a place. */

@@ -38,7 +38,23 @@ struct reactor {
     struct snapshot *snapshot; /* current; borrowed for the turn; never NULL */
     struct metrics *metrics;
     struct httpd *httpd;
+    struct front *front;   /* the door */
     struct openai *openai; /* the calls under way */
 };
+
+struct reactor_options {
+    struct gateway *gateway;
+    unsigned index;
+    const char *redis_url, *journal_dir;
+    int listen_fd; /* owned by the reactor from then on */
+};
+/* Makes the loop and all that is on it; nothing runs yet. Its journal is named for its index. */
+MUST_CHECK enum error reactor_open(const struct reactor_options *options, struct reactor **ret);
+/* The thread's work: runs until reactor_stop, then ends the calls, waits (bounded) for the journal to empty and frees
+ * everything but the loop and the snapshot, which reactor_free does when no other thread posts to it any more. */
+void reactor_run(struct reactor *reactor);
+void reactor_stop(struct reactor *reactor);    /* from any thread */
+void reactor_quiesce(struct reactor *reactor); /* from any thread: no new connections */
+struct reactor *reactor_free(struct reactor *reactor);
 
 #endif

@@ -28,7 +28,7 @@
 #define ANSWER_HEAD (8 + SHA256_BYTES)
 #define ANSWER_BYTES ((size_t)ANSWER_HEAD + (size_t)N * N)
 
-/* The product takes some 20 ms on a slow core; the rest is for machines under load and links across the world. */
+/* The product takes some milliseconds; the rest is for machines under load and links across the world. */
 #define DEADLINE_NS (5 * NS_PER_S)
 
 static const uint8_t question_head[QUESTION_HEAD] = {'S',  'L', 'C',      'Q',    VERSION,  0,

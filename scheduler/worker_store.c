@@ -1,0 +1,313 @@
+#include "scheduler/worker_store.h"
+#include "core/embed.h"
+#include "core/log.h"
+#include "scheduler/worker_record.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INDEX_KEY "sl:workers"
+#define FEED_KEY "sl:feed"
+#define READS_AT_ONCE 64 /* of worker_store_all */
+
+EMBED(worker_put_lua, "scheduler/worker_put.lua");
+REDIS_SCRIPT(put_script, worker_put_lua);
+EMBED(worker_admit_lua, "scheduler/worker_admit.lua");
+REDIS_SCRIPT(admit_script, worker_admit_lua);
+EMBED(worker_reputation_lua, "scheduler/worker_reputation.lua");
+REDIS_SCRIPT(reputation_script, worker_reputation_lua);
+
+#define KEY_MAX (ID_TEXT_MAX + 16)
+
+/* One question under way. */
+struct ask {
+    struct redis *redis;
+    char id[ID_TEXT_MAX];
+    struct worker_record *record; /* of a put: a copy, until it is sent */
+    worker_stored_fn *on_stored;
+    worker_record_fn *on_record;
+    void *ctx;
+};
+
+static void ask_free(struct ask *ask)
+{
+    free(ask->record);
+    free(ask);
+}
+
+static enum error ask_new(struct redis *redis, struct str id, void *ctx, struct ask **ret)
+{
+    struct id parsed;
+    if (!id_parse("wrk_", id, &parsed))
+        return ERR_BAD_INPUT;
+    struct ask *ask = calloc(1, sizeof(*ask));
+    if (!ask)
+        return ERR_NO_MEMORY;
+    (void)str_copy(ask->id, sizeof(ask->id), id);
+    ask->redis = redis;
+    ask->ctx = ctx;
+    *ret = ask;
+    return ERR_NONE;
+}
+
+static enum error started(struct ask *ask, enum error error)
+{
+    if (error)
+        ask_free(ask);
+    return error;
+}
+
+static void stored(struct ask *ask, enum error error)
+{
+    ask->on_stored(ask->ctx, error);
+    ask_free(ask);
+}
+
+static struct str worker_key(const char *id, char ret[static KEY_MAX])
+{
+    snprintf(ret, KEY_MAX, "sl:{wrk:%s}", id);
+    return str_of(ret);
+}
+
+/* What a script said, or why it said nothing. */
+static struct str verdict_of(const redisReply *reply, enum error *error)
+{
+    if (!*error && reply->type == REDIS_REPLY_ERROR)
+        log_warn(NULL, "a script on workers failed: %s", reply->str);
+    if (!*error && reply->type != REDIS_REPLY_STRING)
+        *error = ERR_PROTOCOL;
+    return *error ? (struct str){NULL, 0} : (struct str){reply->str, reply->len};
+}
+
+/* The change itself is stored: a gateway that misses this line sees it when it next reads all workers. */
+static void tell(struct ask *ask)
+{
+    enum error error = feed_append(ask->redis, "worker", str_of(ask->id));
+    if (error)
+        log_warn(&(struct log_ctx){.worker = ask->id}, "cannot tell the feed of a change: %s", error_text(error));
+}
+
+enum error feed_append(struct redis *redis, const char *kind, struct str id)
+{
+    const struct str args[] = {STR("XADD"), STR(FEED_KEY), STR("MAXLEN"), STR("~"),  STR("10000"),
+                               STR("*"),    STR("kind"),   str_of(kind),  STR("id"), id};
+    return redis_command(redis, NULL, NULL, sizeof(args) / sizeof(args[0]), args);
+}
+
+/* -- put: into the index, then the hash, then the feed; an index entry without a hash is nobody -- */
+
+static void on_put(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    struct str verdict = verdict_of(reply, &error);
+    if (!error && str_eq(verdict, STR("secret")))
+        error = ERR_MISMATCH;
+    if (!error && !str_eq(verdict, STR("same")))
+        tell(ask);
+    stored(ask, error);
+}
+
+static void on_indexed(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    if (!error && reply->type != REDIS_REPLY_INTEGER)
+        error = ERR_PROTOCOL;
+    if (!error) {
+        struct record_words words = {.count = 0};
+        char key[KEY_MAX], declared[8];
+        words.words[0] = worker_key(ask->id, key);
+        words.words[1] = str_of(ask->record->secret_sha256);
+        words.count = 3;
+        record_put_declared(&words, ask->record);
+        snprintf(declared, sizeof(declared), "%zu", words.count - 3);
+        words.words[2] = str_of(declared);
+        record_put_initial(&words, ask->record);
+        error = redis_run(ask->redis, &put_script, on_put, ask, 1, words.count - 1, words.words);
+    }
+    if (error)
+        stored(ask, error);
+}
+
+enum error worker_store_put(struct redis *redis, const struct worker_record *record, worker_stored_fn *done, void *ctx)
+{
+    struct ask *ask = NULL;
+    if (!worker_record_is_valid(record))
+        return ERR_BAD_INPUT;
+    enum error error = ask_new(redis, str_of(record->id), ctx, &ask);
+    if (error)
+        return error;
+    ask->on_stored = done;
+    ask->record = malloc(sizeof(*record));
+    if (!ask->record)
+        return started(ask, ERR_NO_MEMORY);
+    *ask->record = *record;
+    const struct str args[] = {STR("SADD"), STR(INDEX_KEY), str_of(ask->id)};
+    return started(ask, redis_command(redis, on_indexed, ask, 3, args));
+}
+
+/* -- get -- */
+
+static void on_got(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    struct worker_record record;
+    if (!error)
+        error = worker_record_read(str_of(ask->id), reply, &record);
+    ask->on_record(ask->ctx, error, error ? NULL : &record);
+    ask_free(ask);
+}
+
+enum error worker_store_get(struct redis *redis, struct str id, worker_record_fn *done, void *ctx)
+{
+    struct ask *ask = NULL;
+    char key[KEY_MAX];
+    enum error error = ask_new(redis, id, ctx, &ask);
+    if (error)
+        return error;
+    ask->on_record = done;
+    const struct str args[] = {STR("HGETALL"), worker_key(ask->id, key)};
+    return started(ask, redis_command(redis, on_got, ask, 2, args));
+}
+
+/* -- admission -- */
+
+static void on_admitted(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    struct str verdict = verdict_of(reply, &error);
+    if (!error && str_eq(verdict, STR("missing")))
+        error = ERR_NOT_FOUND;
+    else if (!error && str_eq(verdict, STR("token")))
+        error = ERR_MISMATCH;
+    if (!error)
+        tell(ask);
+    stored(ask, error);
+}
+
+enum error worker_store_admit(struct redis *redis, struct str id, uint64_t expect_token,
+                              const struct admission *admission, worker_stored_fn *done, void *ctx)
+{
+    struct ask *ask = NULL;
+    char key[KEY_MAX];
+    if (!admission_is_storable(admission) || admission->token <= expect_token)
+        return ERR_BAD_INPUT;
+    enum error error = ask_new(redis, id, ctx, &ask);
+    if (error)
+        return error;
+    ask->on_stored = done;
+    struct record_words words = {.count = 1};
+    words.words[0] = worker_key(ask->id, key);
+    record_put_u64(&words, NULL, expect_token);
+    record_put_u64(&words, NULL, admission->token);
+    record_put_admission(&words, admission);
+    return started(ask, redis_run(redis, &admit_script, on_admitted, ask, 1, words.count - 1, words.words));
+}
+
+/* -- reputation -- */
+
+static void on_counted(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    struct str verdict = verdict_of(reply, &error);
+    if (!error && str_eq(verdict, STR("missing")))
+        error = ERR_NOT_FOUND;
+    if (!error && str_eq(verdict, STR("fed")))
+        tell(ask);
+    stored(ask, error);
+}
+
+enum error worker_store_reputation(struct redis *redis, struct str id, uint32_t good, uint32_t bad,
+                                   worker_stored_fn *done, void *ctx)
+{
+    struct ask *ask = NULL;
+    char key[KEY_MAX];
+    enum error error = ask_new(redis, id, ctx, &ask);
+    if (error)
+        return error;
+    ask->on_stored = done;
+    struct record_words words = {.count = 1};
+    words.words[0] = worker_key(ask->id, key);
+    record_put_u64(&words, NULL, good);
+    record_put_u64(&words, NULL, bad);
+    return started(ask, redis_run(redis, &reputation_script, on_counted, ask, 1, 2, words.words));
+}
+
+/* -- all -- */
+
+struct read_all {
+    struct redis *redis;
+    worker_record_fn *on_record;
+    void *ctx;
+    char (*ids)[ID_TEXT_MAX];
+    size_t count, next, open;
+    enum error error;
+};
+
+static void on_one_of_all(void *ctx, enum error error, const struct worker_record *record);
+
+/* Keeps some reads under way; ends when none is left. */
+static void read_more(struct read_all *all)
+{
+    while (!all->error && all->next < all->count && all->open < READS_AT_ONCE) {
+        all->error = worker_store_get(all->redis, str_of(all->ids[all->next]), on_one_of_all, all);
+        if (!all->error) {
+            all->next++;
+            all->open++;
+        }
+    }
+    if (all->open > 0)
+        return;
+    all->on_record(all->ctx, all->error, NULL);
+    free(all->ids);
+    free(all);
+}
+
+static void on_one_of_all(void *ctx, enum error error, const struct worker_record *record)
+{
+    struct read_all *all = ctx;
+    all->open--;
+    if (record)
+        all->on_record(all->ctx, ERR_NONE, record);
+    else if (error == ERR_PROTOCOL) /* one damaged record must not take the others away */
+        log_warn(NULL, "a stored worker cannot be read and is left out");
+    else if (error != ERR_NOT_FOUND && !all->error)
+        all->error = error;
+    read_more(all);
+}
+
+static void on_index(void *ctx, const redisReply *reply, enum error error)
+{
+    struct read_all *all = ctx;
+    struct id parsed;
+    if (!error && reply->type != REDIS_REPLY_ARRAY)
+        error = ERR_PROTOCOL;
+    if (!error && reply->elements > 0) {
+        all->ids = calloc(reply->elements, sizeof(*all->ids));
+        if (!all->ids)
+            error = ERR_NO_MEMORY;
+    }
+    for (size_t i = 0; !error && i < reply->elements; i++) {
+        struct str id = {reply->element[i]->str, reply->element[i]->len};
+        if (reply->element[i]->type == REDIS_REPLY_STRING && id_parse("wrk_", id, &parsed))
+            all->count += str_copy(all->ids[all->count], ID_TEXT_MAX, id);
+    }
+    all->error = error;
+    read_more(all);
+}
+
+enum error worker_store_all(struct redis *redis, worker_record_fn *on_record, void *ctx)
+{
+    struct read_all *all = calloc(1, sizeof(*all));
+    if (!all)
+        return ERR_NO_MEMORY;
+    all->redis = redis;
+    all->on_record = on_record;
+    all->ctx = ctx;
+    const struct str args[] = {STR("SMEMBERS"), STR(INDEX_KEY)};
+    enum error error = redis_command(redis, on_index, all, 2, args);
+    if (error)
+        free(all);
+    return error;
+}
