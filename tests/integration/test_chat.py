@@ -55,6 +55,13 @@ def test_gpu_time_is_the_upstreams_time_over_its_slots(client, fleet):
     assert 48 <= int(raw.headers["x-sluice-gpu-ms"]) <= 90  # 400 ms on one of 8 slots is 50, and a busy machine adds some
 
 
+def test_gpu_time_counts_every_gpu(tenant, make_fleet):
+    fleet = make_fleet(gpus=4, slots=8)
+    fleet.server.fault(head_delay_ms=400)
+    answer = tenant.call("POST", "/v1/chat/completions", json=fleet.chat())
+    assert 198 <= int(answer.headers["x-sluice-gpu-ms"]) <= 300
+
+
 def test_stream(client, fleet):
     stream = client.chat.completions.create(model=fleet.model, messages=ASK, max_tokens=4, stream=True)
     chunks = list(stream)

@@ -82,6 +82,16 @@ def test_constraints(tenant, three, headers, fit):
         assert three.seen() == before
 
 
+def test_compliance_tags(tenant, make_fleet):
+    fleet = make_fleet(workers=[{"price": "0.10"}, {"price": "0.20", "tags": "gdpr"}, {"price": "0.30", "tags": "gdpr,hipaa"}])
+    ids = [w.id for w in fleet.workers]
+    for require, fit in (("gdpr", ids[1:]), ("gdpr,hipaa", ids[2:]), ("hipaa", ids[2:]), ("soc2", [])):
+        got = route(tenant, fleet, {"x-sluice-require": require})
+        assert sorted(c["worker"] for c in got["candidates"]) == sorted(fit)
+        answer = ask(tenant, fleet, {"x-sluice-require": require, "x-sluice-prefer": "price"})
+        assert worker_of(answer) == fit[0] if fit else answer.status_code == 503
+
+
 def test_constraint_holds_for_failover_too(tenant, three):
     three.servers[0].fault(count=-1, status=500, body="x")
     for _ in range(4):

@@ -76,7 +76,7 @@ def test_worker_keeps_its_identity(gateway, tenant, make_fleet):
     fleet.worker.kill()
     wait_until(lambda: gateway.worker(before)["state"] != "ready", 10, "seen as gone")
     count = len(gateway.workers())
-    fleet.worker.token = "not needed any more"
+    fleet.worker.token = "not-needed-any-more"
     fleet.worker.start()
     fleet.worker.wait_state("ready")
     assert len(gateway.workers()) == count
