@@ -254,21 +254,3 @@ def test_register_wants_a_token(gateway):
         answer = gateway.call("POST", "/worker/v1/register", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code in (400, 401, 403), answer.text
         error_of(answer, answer.status_code)
-
-
-@pytest.mark.parametrize("argv", [["--nonsense"], ["--price", "x"], ["--price", "-1"], ["--slots", "0"], ["--slots", "many"], []])
-def test_bad_options_of_the_worker(argv):
-    base = ["--gateway", "http://127.0.0.1:1", "--token", "t", "--upstream", "http://127.0.0.1:1"] if argv else []
-    done = subprocess.run([harness.BUILD / "sluice-worker", *base, *argv], capture_output=True, text=True, timeout=10)
-    assert done.returncode not in (0, -6, -11) and done.stderr.strip()
-
-
-@pytest.mark.parametrize("text,word", [("limits: {body_byte: 1}\n", "body_byte"), ("nonsense: 1\n", "nonsense"), ("\n\nlisten: [1]\n", "3"),
-                                       ("threads: many\n", "threads"), ("a: b: c\n", "1")])
-def test_bad_configuration_names_its_line(tmp_path, text, word):
-    path = tmp_path / "c.yaml"
-    path.write_text(text)
-    done = subprocess.run([harness.BUILD / "sluiced", "--check", "--config", path], capture_output=True, text=True, timeout=10)
-    assert done.returncode not in (0, -6, -11) and word in done.stderr + done.stdout
-    path.write_text("listen: 127.0.0.1:8080\n")
-    assert subprocess.run([harness.BUILD / "sluiced", "--check", "--config", path], capture_output=True, timeout=10).returncode == 0
