@@ -1,14 +1,12 @@
-#include "core/http_client.h"
+#include "core/http_priv.h"
 #include "core/clock.h"
 
 #include <assert.h>
-#include <curl/curl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
-#define CONNECT_TIMEOUT_DEFAULT (5 * NS_PER_S)
 #define HEADER_MAX_DEFAULT ((size_t)64 << 10)
 #define HEADERS_MAX 128
 #define FETCHES_POOLED_MAX 64    /* easy handles kept for the next exchange, about 24 KiB each */
@@ -466,77 +464,6 @@ static struct http_fetch *fetch_take(struct http_client *client)
     return fetch;
 }
 
-static bool is_clean(struct str s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if (s.ptr[i] == '\r' || s.ptr[i] == '\n' || s.ptr[i] == '\0')
-            return false;
-    return true;
-}
-
-static enum error slist_add(struct curl_slist **list, const char *line)
-{
-    struct curl_slist *longer = curl_slist_append(*list, line);
-    if (!longer)
-        return ERR_NO_MEMORY;
-    *list = longer;
-    return ERR_NONE;
-}
-
-static enum error headers_set(struct http_fetch *fetch, const struct http_request *request)
-{
-    bool has_type = false;
-    struct buf line;
-    buf_init(&line, HEADER_MAX_DEFAULT);
-    enum error error = slist_add(&fetch->headers, "Expect:"); /* no waiting for 100-continue */
-    for (size_t i = 0; !error && i < request->header_count; i++) {
-        const struct http_header *header = &request->headers[i];
-        buf_clear(&line);
-        if (!header->name.len || !is_clean(header->name) || !is_clean(header->value) ||
-            memchr(header->name.ptr, ':', header->name.len))
-            error = ERR_BAD_INPUT;
-        else if (!buf_append_str(&line, header->name) || !buf_append_str(&line, STR(": ")) ||
-                 !buf_append_str(&line, header->value))
-            error = ERR_TOO_LARGE;
-        if (!error && !str_trim(header->value).len) { /* libcurl's way to write a header without a value */
-            line.len = header->name.len;
-            line.ptr[line.len++] = ';';
-        }
-        if (!error && !buf_append(&line, "", 1))
-            error = ERR_TOO_LARGE;
-        if (!error)
-            error = slist_add(&fetch->headers, line.ptr);
-        has_type = has_type || str_eq_nocase(header->name, STR("content-type"));
-    }
-    if (!error && !has_type)
-        error = slist_add(&fetch->headers, "Content-Type:"); /* libcurl would call a body a form */
-    buf_free(&line);
-    curl_easy_setopt(fetch->easy, CURLOPT_HTTPHEADER, fetch->headers);
-    return error;
-}
-
-static enum error request_set(struct http_fetch *fetch, const struct http_request *request)
-{
-    CURL *easy = fetch->easy;
-    const char *method = request->method;
-    bool is_plain = !strcmp(method, "GET") || !strcmp(method, "POST") || !strcmp(method, "HEAD");
-    bool has_body = request->body.len || !strcmp(method, "POST");
-    int64_t connect_ns = request->connect_timeout_ns ? request->connect_timeout_ns : CONNECT_TIMEOUT_DEFAULT;
-    curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* clears what the exchange before has set */
-    if (has_body) {
-        curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.len);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body.len ? request->body.ptr : "");
-    } else if (!strcmp(method, "HEAD")) {
-        curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
-    }
-    long connect_ms = (long)((connect_ns + NS_PER_MS - 1) / NS_PER_MS);
-    bool is_set = curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, is_plain ? NULL : method) == CURLE_OK &&
-                  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms) == CURLE_OK &&
-                  curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK;
-    return is_set ? headers_set(fetch, request) : ERR_NO_MEMORY;
-}
-
 enum error http_fetch_start(struct http_client *client, const struct http_request *request, struct http_fetch **ret)
 {
     assert(request->on_end && request->method && request->url);
@@ -547,7 +474,7 @@ enum error http_fetch_start(struct http_client *client, const struct http_reques
         return ERR_NO_MEMORY;
     fetch->request = *request;
     fetch->head.limit = request->header_max ? request->header_max : HEADER_MAX_DEFAULT;
-    enum error error = request_set(fetch, request);
+    enum error error = http_request_set(fetch->easy, request, &fetch->headers);
     if (error) {
         curl_slist_free_all(fetch->headers);
         fetch_destroy(fetch);

@@ -11,7 +11,7 @@
 #include <jansson.h>
 #include <nghttp2/nghttp2.h> /* the error codes */
 
-#define AGENT_GATEWAYS_MAX 64
+#define AGENT_GATEWAYS_MAX 256
 #define AGENT_LINKS_MAX 64 /* to one gateway */
 #define AGENT_MODELS_MAX 64
 #define AGENT_MODEL_TEXT_MAX 129
