@@ -5,7 +5,6 @@
 -- Gives {"ok", avail after the first run}, {"mismatch"} or {"overflow"}.
 local call = redis.call
 local purse, id, amount = KEYS[1], ARGV[1], ARGV[2]
-local CAP = '4000000000000000000' -- of all credits of a tenant: no account can then leave 64 bits
 
 local before = call('GET', KEYS[2])
 if before then
@@ -15,12 +14,9 @@ if before then
     end
     return {'ok', avail}
 end
-call('HINCRBY', purse, 'ext:psp', '-' .. amount)
-call('HSET', purse, 'scratch', call('HGET', purse, 'ext:psp'))
-local room = call('HINCRBY', purse, 'scratch', CAP)
-call('HDEL', purse, 'scratch')
-if room < 0 then
-    call('HINCRBY', purse, 'ext:psp', amount) -- undone
+-- All that was ever credited fits 64 bits or this fails, before anything is written; then avail, a part of it, fits too.
+local paid = redis.pcall('HINCRBY', purse, 'ext:psp', '-' .. amount)
+if type(paid) == 'table' then
     return {'overflow'}
 end
 call('HINCRBY', purse, 'avail', amount)

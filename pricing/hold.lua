@@ -113,7 +113,8 @@ local function sweep()
     for _, gateway in ipairs(call('ZRANGEBYSCORE', due, '-inf', now_text, 'LIMIT', 0, 16)) do
         local amount = call('HGET', holds, gateway)
         if amount and amount ~= '0' then
-            give_back('swp_' .. gateway .. '_' .. now_text, 'expire', amount)
+            local id = 'swp_' .. redis.sha1hex(purse .. gateway .. now_text):sub(1, 26)
+            give_back(id, 'expire', amount)
         end
         call('HDEL', holds, gateway)
         call('ZREM', due, gateway)

@@ -15,7 +15,6 @@
 EMBED(credit_lua, "pricing/credit.lua");
 REDIS_SCRIPT(credit_script, credit_lua);
 
-#define CREDIT_MOST INT64_C(4000000000000000000) /* as in credit.lua */
 #define TRANSFER_ID_MAX 255
 #define DEDUP_TEXT "3542400"
 
@@ -152,8 +151,6 @@ enum error ledger_credit(struct redis *redis, struct str tenant, int64_t amount_
 
     if (amount_usd_nano < 1 || transfer_id.len < 1 || transfer_id.len > TRANSFER_ID_MAX || !money_id_is_good(tenant))
         return ERR_BAD_INPUT;
-    if (amount_usd_nano > CREDIT_MOST)
-        return ERR_OVERFLOW;
     ask = ask_new(redis, tenant, done, ctx);
     if (!ask)
         return ERR_NO_MEMORY;
