@@ -1,5 +1,5 @@
-/* The inside of core/h2: shared by h2.c (the socket, the life of connections, the calls) and h2_session.c (nghttp2's
- * callbacks). Nobody else includes it. */
+/* The inside of core/h2: h2.c (the socket, the life of a connection), h2_stream.c (streams and the calls on them),
+ * h2_session.c (nghttp2's callbacks). Nobody else includes it. */
 #ifndef SLUICE_CORE_H2_PRIV_H
 #define SLUICE_CORE_H2_PRIV_H
 
