@@ -301,14 +301,15 @@ bool registry_serves(const struct registry_entry *entry, int admission, int64_t 
     return is_admitted && is_near && entry->is_models_known && !entry->draining;
 }
 
-void registry_offers(const struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
+void registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
                      struct offer *offers)
 {
     for (size_t i = 0; i < registry->count; i++) {
-        const struct registry_entry *entry = registry->entries[i];
+        struct registry_entry *entry = registry->entries[i];
         const struct worker_record *record = &entry->record;
         int64_t heard_ns = atomic_load(&entry->worker->heard_ns);
         bool serves = registry_serves(entry, settings->probes.admission, now_ns);
+        entry->was_served = serves;
         offers[i] = (struct offer){
             .id = str_of(record->id),
             .network = STR("native"),

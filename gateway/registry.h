@@ -24,6 +24,8 @@ struct registry_entry {
     struct str *models;   /* one allocation with their texts */
     size_t model_count;
     bool draining;
+    bool was_served;                       /* in the last list of offers */
+    unsigned lost_runs;                    /* probes in a row that the worker did not answer in any way */
     uint64_t counted_done, counted_failed; /* already told to the reputation */
     bool is_counting;                      /* a reputation update is under way */
     bool is_loading, load_again;           /* its record is being read */
@@ -61,7 +63,7 @@ MUST_CHECK enum error registry_models(struct registry_entry *entry, const struct
 /* Does this gateway offer it to callers? admission: enum settings_probe. */
 bool registry_serves(const struct registry_entry *entry, int admission, int64_t now_ns);
 /* One offer an entry into offers (room for registry_count). Views live until the registry changes. */
-void registry_offers(const struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
+void registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
                      struct offer *offers);
 /* The row of GET /api/v1/workers; NULL: out of memory. */
 json_t *registry_row(const struct registry_entry *entry, int64_t now_ms);
