@@ -125,7 +125,7 @@ static void on_tick(struct timer *timer)
     }
     if (ticks % MONEY_TICKS == 0) {
         keyring_store_each_credit(control->keyring_store, keep_alive, control->credit_gate);
-        settle_sweep(control->redis);
+        settle_sweep(control->settling);
     }
     if (ticks % READ_ALL_TICKS == READ_ALL_TICKS - 1)
         control_read_all(control);
@@ -225,8 +225,11 @@ static enum error take_aliases(struct control *control)
 
 static enum error open_parts(struct control *control, const char *redis_url)
 {
+    const struct redis_options redis = {.url = redis_url};
     size_t reactors = control->gateway->reactor_count;
     enum error error = take_aliases(control);
+    if (!error)
+        error = redis_open(control->loop, &redis, &control->redis);
     if (!error)
         error = (control->told = calloc(reactors, sizeof(*control->told))) ? ERR_NONE : ERR_NO_MEMORY;
     if (!error)
@@ -252,7 +255,7 @@ enum error control_open(const struct control_options *options, struct control **
         return ERR_NO_MEMORY;
     control->gateway = options->gateway;
     control->loop = options->loop;
-    control->redis = options->redis;
+    control->settling = options->redis;
     control->settings = options->gateway->settings;
     buf_init(&control->gateways, 0);
     control_publish_init(control);
@@ -262,7 +265,7 @@ enum error control_open(const struct control_options *options, struct control **
         control_free(control);
         return error;
     }
-    settle_leftovers(control->loop, control->redis, options->journal_dir, control->gateway->id,
+    settle_leftovers(control->loop, control->settling, options->journal_dir, control->gateway->id,
                      control->gateway->reactor_count, on_leftovers, control);
     timer_set(control->loop, &control->tick, loop_now(control->loop));
     options->gateway->control = control;
@@ -312,10 +315,11 @@ struct control *control_free(struct control *control)
     hub_free(control->hub);
     SSL_CTX_free(control->tls);
     control_feed_close(control);
-    verify_pool_free(control->pool);
-    control_runs_free(control);
     keyring_store_free(control->keyring_store);
     credit_gate_free(control->credit_gate);
+    redis_free(control->redis); /* completes what is open, while what it comes back to is still there */
+    verify_pool_free(control->pool);
+    control_runs_free(control);
     keyring_unref(control->keyring);
     market_unref(control->market);
     registry_free(control->registry);

@@ -11,8 +11,8 @@ struct control;
 struct control_options {
     struct gateway *gateway; /* reactors made, each with its loop and hub; they may not run yet */
     struct loop *loop;       /* the control thread's */
-    struct redis *redis;     /* on that loop */
-    const char *redis_url;   /* for a connection of its own to follow the feed */
+    struct redis *redis;     /* on that loop: for settling, which may outlive the control */
+    const char *redis_url;   /* for connections of its own */
     const char *journal_dir; /* where the reactors' journals lie */
 };
 
@@ -32,7 +32,8 @@ void control_link_changed(struct control *control, unsigned reactor, struct work
 void control_status(struct control *control, unsigned reactor, struct worker *worker,
                     const struct worker_status *status);
 
-/* -- for handlers on reactors: a copy of what the control thread knows, asynchronous -- */
+/* -- for handlers on reactors: a copy of what the control thread knows, asynchronous; done comes inside the call only
+ * when there is no memory to ask -- */
 /* GET /api/v1/workers: json_t array in order of ids; supplier absent: all. done runs on the reactor's loop with a new
  * reference (NULL: out of memory). */
 void control_workers_json(struct control *control, struct reactor *reactor, struct str supplier,

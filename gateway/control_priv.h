@@ -33,7 +33,8 @@ struct control_told {
 struct control {
     struct gateway *gateway;
     struct loop *loop;
-    struct redis *redis;
+    struct redis *redis;    /* its own */
+    struct redis *settling; /* borrowed */
     const struct settings *settings;
     struct registry *registry;
     struct control_told *told; /* by reactor */

@@ -1,0 +1,164 @@
+/* What handlers on reactors ask of the control thread: the question goes there, and on through the reactors where they
+ * have to add something, and comes back to the asking reactor's loop. */
+#include "gateway/control_priv.h"
+
+#include "core/clock.h"
+#include "core/log.h"
+
+#include <stdlib.h>
+
+/* -- the list of workers ----------------------------------------------------------------------------------------- */
+
+struct list_ask {
+    struct control *control;
+    struct reactor *reactor;
+    struct task task; /* answers without the control thread, when that cannot be reached */
+    char supplier[sizeof(((struct worker_record *)NULL)->supplier)];
+    bool is_for_all;
+    json_t *list;
+    void (*done)(void *ctx, json_t *take_list);
+    void *ctx;
+};
+
+static void list_answer(void *arg)
+{
+    struct list_ask ask = *(struct list_ask *)arg;
+    free(arg);
+    ask.done(ask.ctx, ask.list);
+}
+
+static void list_task(struct task *task)
+{
+    list_answer(container_of(task, struct list_ask, task));
+}
+
+static json_t *make_list(const struct list_ask *ask)
+{
+    const struct registry *registry = ask->control->registry;
+    json_t *list = json_array();
+    int64_t now_ms = clock_wall_ms();
+    for (size_t i = 0; list && i < registry_count(registry); i++) {
+        const struct registry_entry *entry = registry_at(registry, i);
+        if (!ask->is_for_all && !str_eq(str_of(entry->record.supplier), str_of(ask->supplier)))
+            continue;
+        if (json_array_append_new(list, registry_row(entry, now_ms)) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static void on_list_ask(void *arg)
+{
+    struct list_ask *ask = arg;
+    ask->list = make_list(ask);
+    if (loop_post(ask->reactor->loop, list_answer, ask) != ERR_NONE)
+        log_error(NULL, "no memory to answer for the workers");
+}
+
+void control_workers_json(struct control *control, struct reactor *reactor, struct str supplier,
+                          void (*done)(void *ctx, json_t *take_list), void *ctx)
+{
+    struct list_ask *ask = calloc(1, sizeof(*ask));
+    if (!ask) {
+        done(ctx, NULL);
+        return;
+    }
+    *ask = (struct list_ask){.control = control,
+                             .reactor = reactor,
+                             .task = {.run = list_task},
+                             .is_for_all = supplier.ptr == NULL,
+                             .done = done,
+                             .ctx = ctx};
+    /* A supplier's name too long to be stored has no workers. */
+    bool is_possible =
+        ask->is_for_all || (supplier.len > 0 && str_copy(ask->supplier, sizeof(ask->supplier), supplier));
+    if (!is_possible)
+        ask->list = json_array();
+    if (!is_possible || loop_post(control->loop, on_list_ask, ask) != ERR_NONE)
+        loop_defer(reactor->loop, &ask->task);
+}
+
+/* -- numbers ----------------------------------------------------------------------------------------------------- */
+
+struct extra_ask {
+    struct control *control;
+    struct reactor *reactor;
+    struct task task;
+    size_t next; /* the reactor whose numbers come next */
+    struct metrics_extra extra;
+    void (*done)(void *ctx, const struct metrics_extra *extra);
+    void *ctx;
+};
+
+#define LAGS_MAX (sizeof(((struct metrics_extra *)NULL)->loop_lag_ns) / sizeof(int64_t))
+
+static void extra_answer(void *arg)
+{
+    struct extra_ask *ask = arg;
+    ask->done(ask->ctx, &ask->extra);
+    free(ask);
+}
+
+static void extra_task(struct task *task)
+{
+    extra_answer(container_of(task, struct extra_ask, task));
+}
+
+/* On each reactor in turn. */
+static void on_extra_reactor(void *arg);
+
+static void extra_go_on(struct extra_ask *ask)
+{
+    const struct gateway *gateway = ask->control->gateway;
+    bool is_last = ask->next == gateway->reactor_count;
+    struct reactor *to = is_last ? ask->reactor : gateway->reactors[ask->next];
+    if (loop_post(to->loop, is_last ? extra_answer : on_extra_reactor, ask) != ERR_NONE)
+        log_error(NULL, "no memory to answer for the numbers");
+}
+
+static void on_extra_reactor(void *arg)
+{
+    struct extra_ask *ask = arg;
+    const struct reactor *reactor = ask->control->gateway->reactors[ask->next++];
+    if (reactor->index < LAGS_MAX)
+        ask->extra.loop_lag_ns[reactor->index] = loop_lag_ns(reactor->loop);
+    ask->extra.journal_pending += (int64_t)journal_pending(reactor->journal);
+    extra_go_on(ask);
+}
+
+static void add_credit(void *ctx, struct credit *credit)
+{
+    int64_t *held = ctx;
+    *held += credit_left(credit);
+}
+
+static void on_extra_ask(void *arg)
+{
+    struct extra_ask *ask = arg;
+    struct control *control = ask->control;
+    struct metrics_extra *extra = &ask->extra;
+    size_t reactors = control->gateway->reactor_count;
+    for (size_t i = 0; i < registry_count(control->registry); i++)
+        extra->workers_by_state[registry_at(control->registry, i)->record.admission.state]++;
+    extra->redis_connected = atomic_load(&control->is_connected);
+    extra->reactor_count = reactors < LAGS_MAX ? reactors : LAGS_MAX;
+    keyring_store_each_credit(control->keyring_store, add_credit, &extra->credit_held_usd_nano);
+    extra_go_on(ask);
+}
+
+void control_extra(struct control *control, struct reactor *reactor,
+                   void (*done)(void *ctx, const struct metrics_extra *extra), void *ctx)
+{
+    static const struct metrics_extra nothing;
+    struct extra_ask *ask = calloc(1, sizeof(*ask));
+    if (!ask) {
+        done(ctx, &nothing);
+        return;
+    }
+    *ask = (struct extra_ask){
+        .control = control, .reactor = reactor, .task = {.run = extra_task}, .done = done, .ctx = ctx};
+    if (loop_post(control->loop, on_extra_ask, ask) != ERR_NONE)
+        loop_defer(reactor->loop, &ask->task);
+}
