@@ -59,19 +59,20 @@ static enum error headers_set(CURL *easy, const struct http_request *request, st
 enum error http_request_set(CURL *easy, const struct http_request *request, struct curl_slist **ret_headers)
 {
     const char *method = request->method;
-    bool is_plain = !strcmp(method, "GET") || !strcmp(method, "POST") || !strcmp(method, "HEAD");
-    bool has_body = request->body.len || !strcmp(method, "POST");
+    bool is_head = !strcmp(method, "HEAD"), is_post = !strcmp(method, "POST");
+    bool has_body = request->body.len || is_post;
+    bool is_implied = is_post || (!has_body && (is_head || !strcmp(method, "GET")));
     int64_t connect_ns = request->connect_timeout_ns ? request->connect_timeout_ns : CONNECT_TIMEOUT_DEFAULT;
     curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* clears what the exchange before has set */
     if (has_body) {
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.len);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body.len ? request->body.ptr : "");
-    } else if (!strcmp(method, "HEAD")) {
+    } else if (is_head) {
         curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
     }
     long connect_ms = (long)((connect_ns + NS_PER_MS - 1) / NS_PER_MS);
-    bool is_set = curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, is_plain ? NULL : method) == CURLE_OK &&
+    bool is_set = curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, is_implied ? NULL : method) == CURLE_OK &&
                   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms) == CURLE_OK &&
                   curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK;
     return is_set ? headers_set(easy, request, ret_headers) : ERR_NO_MEMORY;

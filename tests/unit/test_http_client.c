@@ -295,7 +295,8 @@ static void test_plain(void **state)
     } cases[] = {
         {"GET", NULL, "GET /echo?a=b HTTP/1.1"},       {"POST", "hello", "POST /echo?a=b HTTP/1.1"},
         {"POST", "", "POST /echo?a=b HTTP/1.1"},       {"PUT", "put it", "PUT /echo?a=b HTTP/1.1"},
-        {"DELETE", NULL, "DELETE /echo?a=b HTTP/1.1"}, {"GET", NULL, "GET /echo?a=b HTTP/1.1"},
+        {"DELETE", NULL, "DELETE /echo?a=b HTTP/1.1"}, {"GET", "odd", "GET /echo?a=b HTTP/1.1"},
+        {"GET", NULL, "GET /echo?a=b HTTP/1.1"},
     };
     setenv("http_proxy", "http://127.0.0.1:9", 1);
     int before = atomic_load(&server.connections);
