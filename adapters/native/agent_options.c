@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define CAPITALS "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 const char agent_usage[] =
     "usage: sluice-worker --gateway URL --token T --upstream URL --price USD [options]\n"
     "\n"
@@ -131,13 +133,13 @@ static bool take_int(struct parse *parse, const char *option, const char *text, 
     return true;
 }
 
-/* Lower-case words: GPU names, regions, tags. */
+/* GPU names, regions, tags: small letters, digits, and the characters in also. */
 static bool take_word(struct parse *parse, const char *option, const char *text, const char *also, char *ret,
                       size_t size)
 {
     for (const char *at = text; *at; at++)
         if (!((*at >= 'a' && *at <= 'z') || (*at >= '0' && *at <= '9') || strchr(also, *at)))
-            return complain(parse, "%s: small letters, digits and \"%s\", not \"%s\"", option, also, text);
+            return complain(parse, "%s: \"%c\" cannot be in it", option, *at);
     return (*text && str_copy(ret, size, str_of(text))) || complain(parse, "%s: empty or too long", option);
 }
 
@@ -212,9 +214,9 @@ static bool take_option(struct parse *parse, int id, const char *text)
         options->slots = (int)number;
         return is_good;
     case OPTION_REGION:
-        return take_word(parse, "--region", text, "-", options->region, sizeof(options->region));
+        return take_word(parse, "--region", text, CAPITALS "-_.", options->region, sizeof(options->region));
     case OPTION_TAGS:
-        return take_word(parse, "--tags", text, ",-_.", options->tags, sizeof(options->tags));
+        return take_word(parse, "--tags", text, CAPITALS ",-_.", options->tags, sizeof(options->tags));
     case OPTION_NAME:
         return take_name(parse, text);
     case OPTION_UPSTREAM_KEY:
