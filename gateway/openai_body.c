@@ -58,19 +58,18 @@ void openai_body_init(struct openai_body *body, enum openai_kind kind)
     json_scan_init(&body->scan, note_member, body);
 }
 
+/* What comes first in the body is told, however it was cut. */
 static enum error judge(struct openai_body *body, enum error scanned)
 {
-    if (scanned) {
-        body->param = NULL;
-        snprintf(body->message, sizeof(body->message), "The body is not valid JSON: %s, at byte %zu.",
-                 body->scan.problem, body->scan.offset);
-        return ERR_BAD_INPUT;
-    }
     if (body->param)
         return ERR_BAD_INPUT;
     if (body->scan.root != JS_NONE && body->scan.root != JS_OBJECT)
         return refuse(body, NULL, "The body must be a JSON object.");
-    return ERR_NONE;
+    if (!scanned)
+        return ERR_NONE;
+    snprintf(body->message, sizeof(body->message), "The body is not valid JSON: %s, at byte %zu.", body->scan.problem,
+             body->scan.offset);
+    return ERR_BAD_INPUT;
 }
 
 enum error openai_body_feed(struct openai_body *body, struct str bytes)

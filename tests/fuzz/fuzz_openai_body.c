@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(error == cut_error);
     CHECK((whole.param == NULL) == (parts.param == NULL));
     if (error) {
-        CHECK(whole.message[0] && parts.message[0]);
+        CHECK(whole.message[0] && strcmp(whole.message, parts.message) == 0);
         return 0;
     }
     CHECK(strcmp(whole.model, parts.model) == 0 && whole.model_len > 0);

@@ -8,7 +8,7 @@ seconds=${FUZZ_SECONDS:-20}
 san=address,undefined
 archives=()
 for folder in gateway adapters scheduler probes pricing core; do
-    compgen -G "$folder/*.c" >/dev/null && archives+=("build-fuzz/lib$folder.a")
+    { compgen -G "$folder/*.c" || compgen -G "$folder/*/*.c"; } >/dev/null && archives+=("build-fuzz/lib$folder.a")
 done
 make -s BUILD=build-fuzz CC="$cc" WARN=-w OPT='-O1 -g' SAN="-fsanitize=fuzzer-no-link,$san -fno-sanitize-recover=all" \
     "${archives[@]}" || { echo "0 passed, 1 failed"; exit 1; }

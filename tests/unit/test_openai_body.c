@@ -25,6 +25,8 @@ static void refuses(void **state)
         {"{\"model\":\"m\"", NULL, "The body is not valid JSON: the text ends too early, at byte 12."},
         {"{\"model\":\"m\",}", NULL, "The body is not valid JSON: a key in quotes is expected, at byte 13."},
         {"[1]", NULL, "The body must be a JSON object."},
+        {"[oops", NULL, "The body must be a JSON object."},
+        {"{\"stream\":5,\"stream\":5,oops", "stream", "'stream' is given twice."},
         {"\"x\"", NULL, "The body must be a JSON object."},
         {"{}", "model", "You must provide a 'model' parameter."},
         {"{\"model\":null}", "model", "'model' must be a string."},
