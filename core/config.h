@@ -65,6 +65,8 @@ MUST_CHECK enum error config_load(const struct config_row *rows, const char *pat
 /* Changes one scalar, as from the command line. `name` stands where the file's name would in the error text. */
 MUST_CHECK enum error config_set(const struct config_row *rows, const char *key, const char *value, const char *name,
                                  void *config, char error[static CONFIG_ERROR_MAX]);
+/* Appends the reference: every key with its default and its meaning, as YAML that loads. */
+MUST_CHECK bool config_reference(const struct config_row *rows, struct buf *to);
 void config_free(const struct config_row *rows, void *config); /* what the rows own; not the struct itself */
 /* The value of a key in a map, NULL if there is none. */
 const char *config_map_get(const struct config_map *map, struct str key);

@@ -54,6 +54,8 @@ MUST_CHECK enum error settings_set(struct settings *settings, const char *key, c
                                    char error[static CONFIG_ERROR_MAX]);
 /* What depends on several keys; settings_load has done it, so call it after settings_set. */
 MUST_CHECK enum error settings_check(const struct settings *settings, char error[static CONFIG_ERROR_MAX]);
+/* Appends the reference of all keys, which deploy/sluice.yaml holds. */
+MUST_CHECK bool settings_reference(struct buf *to);
 void settings_free(struct settings *settings); /* what it owns; accepts NULL */
 
 /* The model that an alias stands for; absent if `model` is no alias. */

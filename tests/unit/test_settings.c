@@ -234,11 +234,34 @@ static void options(void **state)
     settings_free(&settings);
 }
 
+/* deploy/sluice.yaml is the reference, and gives the defaults. */
+static void reference(void **state)
+{
+    (void)state;
+    char error[CONFIG_ERROR_MAX];
+    static char file[64 << 10];
+    struct settings settings;
+    struct buf text;
+    buf_init(&text, 0);
+    assert_true(settings_reference(&text));
+    FILE *stream = fopen("deploy/sluice.yaml", "re");
+    assert_non_null(stream);
+    size_t len = fread(file, 1, sizeof(file), stream);
+    fclose(stream);
+    if (!str_eq(buf_str(&text), (struct str){file, len}))
+        fail_msg("deploy/sluice.yaml must read:\n" STR_FMT, STR_ARG(buf_str(&text)));
+    if (settings_load("deploy/sluice.yaml", &settings, error))
+        fail_msg("%s", error);
+    check_defaults(&settings);
+    settings_free(&settings);
+    buf_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults), cmocka_unit_test(everything), cmocka_unit_test(errors),
-        cmocka_unit_test(files),    cmocka_unit_test(options),
+        cmocka_unit_test(files),    cmocka_unit_test(options),    cmocka_unit_test(reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
