@@ -282,6 +282,17 @@ static void lookup_run(struct job *job)
         lookup->found = NULL;
 }
 
+/* A name may have several addresses of which one works: each dial takes the next. */
+static const struct addrinfo *address_to_try(const struct addrinfo *found, unsigned tries)
+{
+    unsigned count = 0;
+    for (const struct addrinfo *at = found; at; at = at->ai_next)
+        count++;
+    for (tries %= count; tries > 0; tries--)
+        found = found->ai_next;
+    return found;
+}
+
 static void lookup_done(struct job *job, bool cancelled)
 {
     struct lookup *lookup = container_of(job, struct lookup, job);
@@ -289,7 +300,7 @@ static void lookup_done(struct job *job, bool cancelled)
     if (link) {
         link->lookup = NULL;
         if (lookup->found)
-            link_connect(link, lookup->found);
+            link_connect(link, address_to_try(lookup->found, link->tries++));
         else
             link_lost(link, "its name does not resolve");
     }

@@ -57,6 +57,7 @@ struct agent_link {
     size_t in_len, out_len, out_at;
     struct agent_aux *status; /* streams of GET /sluice/status, a list */
     struct lookup *lookup;
+    unsigned tries; /* of addresses of its name */
 };
 
 struct agent_gateway {

@@ -284,6 +284,23 @@ static void test_moves_with_the_gateway(void **state)
     agent_stop();
 }
 
+static void test_finds_a_gateway_by_name(void **state)
+{
+    (void)state;
+    char answer[512];
+    gate_open();
+    registry_reset();
+    snprintf(answer, sizeof(answer),
+             "{\"worker_id\":\"w\",\"secret\":\"s\",\"gateways\":[{\"id\":\"g\",\"address\":\"localhost:%d\","
+             "\"links\":2,\"tls\":false}]}",
+             gate.port);
+    registry_answers(200, answer);
+    options_set("name");
+    assert_int_equal(agent_open(loop, &options, on_done, NULL, &agent), ERR_NONE);
+    turn_until(gate_up() == 2);
+    agent_stop();
+}
+
 static void test_enrols_again_where_it_is_unknown(void **state)
 {
     (void)state;
@@ -444,6 +461,7 @@ int main(void)
         cmocka_unit_test(test_delay),
         cmocka_unit_test(test_proof),
         cmocka_unit_test(test_moves_with_the_gateway),
+        cmocka_unit_test(test_finds_a_gateway_by_name),
         cmocka_unit_test(test_enrols_again_where_it_is_unknown),
         cmocka_unit_test(test_wrong_token_ends_it),
         cmocka_unit_test(test_tries_on_while_no_gateway_answers),

@@ -153,10 +153,10 @@ static void test_state_file(void **state)
     assert_int_equal(agent_state_open(dir, &first), ERR_NONE);
     assert_string_equal(first.worker_id, "");
     assert_int_equal(agent_state_open(dir, &second), ERR_EXISTS);
-    strcat(first.worker_id, "wrk_a");
-    strcat(first.secret, "sec_a");
+    assert_true(str_copy(first.worker_id, sizeof(first.worker_id), STR("wrk_a")));
+    assert_true(str_copy(first.secret, sizeof(first.secret), STR("sec_a")));
     assert_int_equal(agent_state_save(&first), ERR_NONE);
-    strcat(first.secret, "b");
+    assert_true(str_copy(first.secret, sizeof(first.secret), STR("sec_ab")));
     assert_int_equal(agent_state_save(&first), ERR_NONE);
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(info.st_mode & 0777, 0600);
