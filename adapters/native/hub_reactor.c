@@ -13,7 +13,7 @@
 
 #define SILENT_NS (15 * NS_PER_S)
 #define TICK_NS NS_PER_S
-#define STATUS_LINES_A_TICK_MAX 64 /* more is not news but a flood */
+#define STATUS_LINES_A_TICK_MAX 1024 /* what a stalled connection may bring at once; more is a flood */
 #define WORKERS_MAX ((uint32_t)1 << 20)
 #define LINK_STREAMS_MAX 65536
 #define STREAM_WINDOW ((uint32_t)256 << 10) /* what a slow caller may make us hold of its answer */
@@ -312,10 +312,11 @@ static void status_data(void *ctx, struct str bytes)
 static void status_end(void *ctx, enum h2_end end)
 {
     struct link *link = ctx;
-    (void)end;
     link->status = NULL;
-    if (!link->is_retiring)
-        link_end_soon(link, "its status stream ended");
+    if (end == H2_END_OK)
+        link_retire_soon(link);
+    else if (!link->is_retiring)
+        link_end_soon(link, "its status stream broke");
 }
 
 static const struct h2_stream_ops status_ops = {.on_head = status_head, .on_data = status_data, .on_end = status_end};

@@ -548,10 +548,10 @@ static void test_bad_status_closes(void **state)
     UNTIL(fixture, endless->closes == 1);
     struct agent *flood = agent_start(fixture, 2, "boot-1", NULL);
     UNTIL(fixture, flood->status);
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 1100; i++)
         say(flood, good_line);
     UNTIL(fixture, flood->closes == 1);
-    assert_int_equal(fixture->statuses, 64);
+    assert_int_equal(fixture->statuses, 1024);
     assert_int_equal(fixture->ups[0], fixture->downs[0]);
     fixture_close(fixture);
 }
@@ -586,6 +586,32 @@ static void test_goodbye(void **state)
     assert_int_equal(running.ends, 0);
     h2_stream_cancel(running.stream, NGHTTP2_CANCEL);
     UNTIL(fixture, agent->closes == 1);
+    fixture_close(fixture);
+}
+
+static void test_status_finished(void **state)
+{
+    (void)state;
+    struct fixture *fixture = fixture_open(false);
+    struct agent *agent = agent_start(fixture, 0, "boot-1", good_line);
+    struct call running;
+    UNTIL(fixture, fixture->statuses == 1);
+    assert_int_equal(call_try(fixture, 0, "/v1/hold", &running), ERR_NONE);
+    UNTIL(fixture, agent->calls == 1);
+    assert_int_equal(h2_stream_finish(agent->status), ERR_NONE);
+    UNTIL(fixture, fixture->downs[0] == 1);
+    settle(fixture);
+    assert_int_equal(links_up(fixture, 0), 0);
+    assert_int_equal(running.ends + agent->closes, 0);
+    h2_stream_cancel(running.stream, NGHTTP2_CANCEL);
+    UNTIL(fixture, agent->closes == 1);
+    /* Reset instead: at once. */
+    agent = agent_start(fixture, 1, "boot-1", good_line);
+    UNTIL(fixture, fixture->statuses == 2);
+    assert_int_equal(call_try(fixture, 0, "/v1/hold", &running), ERR_NONE);
+    h2_stream_cancel(agent->status, NGHTTP2_INTERNAL_ERROR);
+    UNTIL(fixture, agent->closes == 1 && running.ends == 1);
+    assert_int_equal(running.end, H2_END_CLOSED);
     fixture_close(fixture);
 }
 
@@ -776,6 +802,7 @@ int main(void)
         cmocka_unit_test(test_bad_status_closes),
         cmocka_unit_test(test_drop),
         cmocka_unit_test(test_goodbye),
+        cmocka_unit_test(test_status_finished),
         cmocka_unit_test(test_gateways_list),
         cmocka_unit_test(test_listen_addresses),
         cmocka_unit_test(test_texts),
