@@ -28,3 +28,9 @@ const struct api_route api_routes[] = {
     {"GET", "/openapi.json", API_OPEN, route_openapi},
     {NULL, NULL, API_OPEN, NULL},
 };
+
+enum api_match api_match(struct str method, struct str path, const struct api_route **ret,
+                         struct str ret_params[API_PARAMS_MAX], struct buf *ret_allow)
+{
+    return api_match_in(api_routes, method, path, ret, ret_params, ret_allow);
+}

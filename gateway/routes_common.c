@@ -10,12 +10,6 @@
 
 /* -- the body and the query as a whole -- */
 
-enum api_match api_match(struct str method, struct str path, const struct api_route **ret,
-                         struct str ret_params[API_PARAMS_MAX], struct buf *ret_allow)
-{
-    return api_match_in(api_routes, method, path, ret, ret_params, ret_allow);
-}
-
 json_t *api_body(struct api_call *call)
 {
     json_error_t where;

@@ -1,0 +1,410 @@
+/* The handlers of the operator's and the money's resources, with the answers caught where the HTTP server would be. */
+#include "tests/unit/cmocka_all.h"
+
+#include "core/clock.h"
+#include "core/redis_child.h"
+#include "gateway/reactor.h"
+#include "gateway/routes.h"
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+struct fixture {
+    char dir[64], url[160];
+    struct redis_child *child;
+    struct reactor reactor;
+    int answers, status;
+    char content_type[64];
+    json_t *json; /* of the last answer; NULL when it was none */
+};
+
+struct test_call {
+    struct api_call api;
+    struct fixture *fixture;
+    const char *accept;
+};
+
+static struct test_call *test_of(struct api_call *call)
+{
+    return container_of(call, struct test_call, api);
+}
+
+void api_reply(struct api_call *call, int status, const char *content_type, struct str body)
+{
+    struct test_call *test = test_of(call);
+    struct fixture *fixture = test->fixture;
+    fixture->answers++;
+    fixture->status = status;
+    snprintf(fixture->content_type, sizeof(fixture->content_type), "%s", content_type ? content_type : "");
+    json_decref(fixture->json);
+    fixture->json = body.len ? json_loadb(body.ptr, body.len, JSON_DECODE_ANY, NULL) : NULL;
+    free(test);
+}
+
+void api_reply_json(struct api_call *call, int status, json_t *take_json)
+{
+    assert_non_null(take_json);
+    char *text = json_dumps(take_json, JSON_COMPACT);
+    json_decref(take_json);
+    api_reply(call, status, "application/json", str_of(text));
+    free(text);
+}
+
+void api_reply_empty(struct api_call *call, int status)
+{
+    api_reply(call, status, NULL, STR(""));
+}
+
+void api_reply_error(struct api_call *call, const struct api_error *error)
+{
+    struct buf text;
+    buf_init(&text, 0);
+    assert_true(api_error_json(error, &text));
+    api_reply(call, error->status, "application/json", buf_str(&text));
+    buf_free(&text);
+}
+
+static struct str header_of(const struct api_call *call, const char *name)
+{
+    const struct test_call *test = (const struct test_call *)(const void *)call;
+    return strcmp(name, "accept") == 0 ? str_of(test->accept) : (struct str){NULL, 0};
+}
+
+/* -- asking -- */
+
+static struct test_call *call_new(struct fixture *fixture, const char *tenant)
+{
+    struct test_call *test = calloc(1, sizeof(*test));
+    assert_non_null(test);
+    test->fixture = fixture;
+    test->api.reactor = &fixture->reactor;
+    test->api.header = header_of;
+    test->api.is_admin = !tenant;
+    if (tenant)
+        assert_true(str_copy(test->api.tenant, sizeof(test->api.tenant), str_of(tenant)));
+    return test;
+}
+
+static int answered(struct fixture *fixture)
+{
+    int64_t give_up = clock_mono_ns() + 20 * NS_PER_S;
+    while (!fixture->answers && clock_mono_ns() < give_up)
+        loop_turn(fixture->reactor.loop, 50 * NS_PER_MS);
+    assert_int_equal(fixture->answers, 1);
+    fixture->answers = 0;
+    return fixture->status;
+}
+
+/* What was borrowed from the HTTP side is wiped when the handler has returned, as if the caller had hung up. */
+static int post(struct fixture *fixture, api_handler *handler, const char *path, const char *body, const char *key)
+{
+    struct test_call *test = call_new(fixture, NULL);
+    char *body_copy = strdup(body), *key_copy = key ? strdup(key) : NULL;
+    test->api.method = STR("POST");
+    test->api.path = str_of(path);
+    test->api.body = str_of(body_copy);
+    test->api.idempotency_key = str_of(key_copy);
+    handler(&test->api);
+    memset(body_copy, '?', strlen(body_copy));
+    free(body_copy);
+    free(key_copy);
+    return answered(fixture);
+}
+
+static int get(struct fixture *fixture, api_handler *handler, const char *query, const char *param, const char *tenant)
+{
+    struct test_call *test = call_new(fixture, tenant);
+    char *query_copy = strdup(query);
+    test->api.method = STR("GET");
+    test->api.query = str_of(query_copy);
+    test->accept = "text/html, text/csv;q=0.9";
+    if (param)
+        assert_true(api_params_set(&test->api, (struct str[]){str_of(param), {NULL, 0}}));
+    handler(&test->api);
+    memset(query_copy, '?', strlen(query_copy));
+    free(query_copy);
+    return answered(fixture);
+}
+
+static const char *text_at(const struct fixture *fixture, const char *name)
+{
+    return json_string_value(json_object_get(fixture->json, name));
+}
+
+static const char *error_at(const struct fixture *fixture, const char *name)
+{
+    return json_string_value(json_object_get(json_object_get(fixture->json, "error"), name));
+}
+
+static int make_tenant(struct fixture *fixture, const char *body, const char *key)
+{
+    return post(fixture, route_tenant_create, "/api/v1/admin/tenants", body, key);
+}
+
+static int make_key(struct fixture *fixture, const char *body, const char *key)
+{
+    return post(fixture, route_key_create, "/api/v1/admin/keys", body, key);
+}
+
+static int make_credit(struct fixture *fixture, const char *body, const char *key)
+{
+    return post(fixture, route_credit, "/api/v1/admin/credits", body, key);
+}
+
+static void new_tenant(struct fixture *fixture, char ret[static ID_TEXT_MAX])
+{
+    assert_int_equal(make_tenant(fixture, "{\"name\":\"acme\"}", NULL), 200);
+    assert_true(str_copy(ret, ID_TEXT_MAX, str_of(text_at(fixture, "id"))));
+}
+
+/* -- tests -- */
+
+static void test_tenants(void **state)
+{
+    struct fixture *fixture = *state;
+    char id[ID_TEXT_MAX];
+    assert_int_equal(make_tenant(fixture, "{\"name\":\"acme\"}", "t1"), 200);
+    assert_true(str_copy(id, sizeof(id), str_of(text_at(fixture, "id"))));
+    assert_true(str_starts(str_of(id), STR("ten_")));
+    json_t *first = json_incref(fixture->json);
+    assert_int_equal(make_tenant(fixture, "{\"name\":\"acme\"}", "t1"), 200);
+    assert_true(json_equal(first, fixture->json));
+    json_decref(first);
+    assert_int_equal(make_tenant(fixture, "{\"name\":\"other\"}", "t1"), 409);
+    assert_string_equal(error_at(fixture, "code"), "idempotency_mismatch");
+    static const char *const bad[] = {"",
+                                      "{",
+                                      "[]",
+                                      "{\"name\":5}",
+                                      "{}",
+                                      "{\"name\":\"\"}",
+                                      "{\"name\":\"a\",\"x\":1}",
+                                      "{\"name\":\"a\\n\"}",
+                                      "{\"name\":\"a\",\"name\":\"b\"}",
+                                      "{\"name\":null}"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(make_tenant(fixture, bad[i], NULL), 400);
+    char longest[400] = "{\"name\":\"";
+    for (int i = 0; i < ROUTES_NAME_MAX; i++)
+        strcat(longest, "\xc3\xa9");
+    char longer[420];
+    snprintf(longer, sizeof(longer), "%sx\"}", longest);
+    strcat(longest, "\"}");
+    assert_int_equal(make_tenant(fixture, longest, NULL), 200);
+    assert_int_equal(make_tenant(fixture, longer, NULL), 400);
+    assert_int_equal(get(fixture, route_tenants, "limit=1", NULL, NULL), 200);
+    assert_int_equal(json_array_size(json_object_get(fixture->json, "data")), 1);
+    assert_non_null(text_at(fixture, "next"));
+    char query[96];
+    snprintf(query, sizeof(query), "cursor=%s", text_at(fixture, "next"));
+    assert_int_equal(get(fixture, route_tenants, query, NULL, NULL), 200);
+    assert_true(json_array_size(json_object_get(fixture->json, "data")) >= 1);
+    assert_true(json_is_null(json_object_get(fixture->json, "next")));
+    assert_int_equal(get(fixture, route_tenants, "limit=0", NULL, NULL), 400);
+    assert_string_equal(error_at(fixture, "param"), "limit");
+    assert_int_equal(get(fixture, route_tenants, "cursor=@@@", NULL, NULL), 400);
+}
+
+static void test_keys(void **state)
+{
+    struct fixture *fixture = *state;
+    char tenant[ID_TEXT_MAX], id[ID_TEXT_MAX], body[512], secret[SECRET_TEXT_MAX];
+    new_tenant(fixture, tenant);
+    snprintf(body, sizeof(body),
+             "{\"tenant\":\"%s\",\"name\":\"k\",\"models\":[\"m\"],\"rpm\":5,\"budget_usd\":\"1.50\"}", tenant);
+    assert_int_equal(make_key(fixture, body, "k1"), 200);
+    assert_true(str_copy(id, sizeof(id), str_of(text_at(fixture, "id"))));
+    assert_true(str_copy(secret, sizeof(secret), str_of(text_at(fixture, "key"))));
+    assert_true(str_starts(str_of(secret), STR("sk-")));
+    assert_string_equal(text_at(fixture, "budget_usd"), "1.5");
+    assert_string_equal(text_at(fixture, "budget_period"), "month");
+    assert_null(text_at(fixture, "sha256"));
+    assert_int_equal(make_key(fixture, body, "k1"), 200); /* again: the same key, its secret is not shown again */
+    assert_string_equal(text_at(fixture, "id"), id);
+    assert_null(json_object_get(fixture->json, "key"));
+    assert_int_equal(get(fixture, route_keys, "", NULL, NULL), 200);
+    char query[96];
+    snprintf(query, sizeof(query), "tenant=%s", tenant);
+    assert_int_equal(get(fixture, route_keys, query, NULL, NULL), 200);
+    json_t *rows = json_object_get(fixture->json, "data");
+    assert_int_equal(json_array_size(rows), 1);
+    assert_null(json_object_get(json_array_get(rows, 0), "key"));
+    assert_null(json_object_get(json_array_get(rows, 0), "sha256"));
+    assert_int_equal(get(fixture, route_keys, "tenant=ten_nobody", NULL, NULL), 404);
+    assert_int_equal(get(fixture, route_key_delete, "", id, NULL), 204);
+    assert_int_equal(get(fixture, route_key_delete, "", id, NULL), 204);
+    assert_int_equal(get(fixture, route_key_delete, "", "key_x", NULL), 404);
+    assert_int_equal(
+        get(fixture, route_key_delete, "", "key_that_is_much_longer_than_any_id_can_ever_be_in_here", NULL), 404);
+}
+
+static void test_nonsense_in_a_key(void **state)
+{
+    struct fixture *fixture = *state;
+    char tenant[ID_TEXT_MAX], body[512];
+    new_tenant(fixture, tenant);
+    static const struct {
+        const char *fields, *param;
+        int status;
+    } cases[] = {
+        {"\"rpm\":-1", "rpm", 400},
+        {"\"rpm\":\"5\"", "rpm", 400},
+        {"\"max_concurrency\":1.5", "max_concurrency", 400},
+        {"\"budget_usd\":5", "budget_usd", 400},
+        {"\"budget_usd\":\"1\",\"budget_period\":\"year\"", "budget_period", 400},
+        {"\"budget_period\":\"day\"", "budget_usd", 400},
+        {"\"models\":\"m\"", "models", 400},
+        {"\"models\":[1]", "models", 400},
+        {"\"models\":[\"\"]", "models", 400},
+        {"\"expires_at\":\"soon\"", "expires_at", 400},
+        {"\"nonsense\":1", "nonsense", 400},
+        {"\"models\":null,\"rpm\":null,\"budget_usd\":null", NULL, 200},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"name\":\"x\",%s}", tenant, cases[i].fields);
+        assert_int_equal(make_key(fixture, body, NULL), cases[i].status);
+        if (cases[i].param)
+            assert_string_equal(error_at(fixture, "param"), cases[i].param);
+    }
+    assert_int_equal(make_key(fixture, "{\"tenant\":\"ten_nobody\",\"name\":\"x\"}", "nobody"), 404);
+    snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"name\":\"x\"}", tenant);
+    assert_int_equal(make_key(fixture, body, "nobody"), 200); /* the refused one did not use the key up */
+    assert_int_equal(make_key(fixture, "{\"tenant\":7,\"name\":\"x\"}", NULL), 400);
+}
+
+static void test_credits(void **state)
+{
+    struct fixture *fixture = *state;
+    char tenant[ID_TEXT_MAX], body[256];
+    new_tenant(fixture, tenant);
+    snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"amount_usd\":\"12.5\"}", tenant);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(make_credit(fixture, body, "c1"), 200);
+        assert_string_equal(text_at(fixture, "available_usd"), "12.5");
+        assert_string_equal(text_at(fixture, "tenant"), tenant);
+    }
+    assert_int_equal(make_credit(fixture, body, NULL), 200);
+    assert_string_equal(text_at(fixture, "available_usd"), "25");
+    assert_int_equal(make_credit(fixture, body, "c1"), 200); /* the first answer, not today's balance */
+    assert_string_equal(text_at(fixture, "available_usd"), "12.5");
+    snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"amount_usd\":\"1\"}", tenant);
+    assert_int_equal(make_credit(fixture, body, "c1"), 409);
+    assert_int_equal(make_credit(fixture, "{\"tenant\":\"ten_nobody\",\"amount_usd\":\"1\"}", "c2"), 404);
+    static const char *const bad[] = {"5",    "\"-1\"", "\"+1\"",  "\"1e3\"", "\"\"",    "\" 1\"",         "null",
+                                      "true", "\"0\"",  "\"0.0\"", "\"1.\"",  "\"1,5\"", "\"12345678901\""};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"amount_usd\":%s}", tenant, bad[i]);
+        assert_int_equal(make_credit(fixture, body, NULL), 400);
+        assert_string_equal(error_at(fixture, "param"), "amount_usd");
+    }
+    assert_int_equal(get(fixture, route_balance, "", NULL, tenant), 200);
+    assert_string_equal(text_at(fixture, "available_usd"), "25");
+    char query[96];
+    snprintf(query, sizeof(query), "tenant=%s", tenant);
+    assert_int_equal(get(fixture, route_balance, query, NULL, NULL), 200);
+    assert_string_equal(text_at(fixture, "available_usd"), "25");
+    assert_int_equal(get(fixture, route_balance, query, NULL, tenant), 200);
+    assert_int_equal(get(fixture, route_balance, "tenant=ten_other", NULL, tenant), 403);
+    assert_int_equal(get(fixture, route_balance, "", NULL, NULL), 400);
+    assert_int_equal(get(fixture, route_balance, "tenant=ten_nobody", NULL, NULL), 404);
+}
+
+/* Two requests at once with one key: both are answered, one object comes of it. */
+static void test_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    char tenant[ID_TEXT_MAX], body[256];
+    enum { COUNT = 8 };
+    new_tenant(fixture, tenant);
+    snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"amount_usd\":\"7\"}", tenant);
+    for (int i = 0; i < COUNT; i++) {
+        struct test_call *test = call_new(fixture, NULL);
+        test->api.method = STR("POST");
+        test->api.path = STR("/api/v1/admin/credits");
+        test->api.body = str_of(body);
+        test->api.idempotency_key = STR("at once");
+        route_credit(&test->api);
+    }
+    int64_t give_up = clock_mono_ns() + 20 * NS_PER_S;
+    while (fixture->answers < COUNT && clock_mono_ns() < give_up)
+        loop_turn(fixture->reactor.loop, 50 * NS_PER_MS);
+    assert_int_equal(fixture->answers, COUNT);
+    fixture->answers = 0;
+    assert_int_equal(get(fixture, route_balance, "", NULL, tenant), 200);
+    assert_string_equal(text_at(fixture, "available_usd"), "7");
+}
+
+static void test_money_queries(void **state)
+{
+    struct fixture *fixture = *state;
+    char tenant[ID_TEXT_MAX], body[256];
+    new_tenant(fixture, tenant);
+    static const struct {
+        api_handler *handler;
+        const char *query, *param_in, *param;
+        int status;
+    } cases[] = {
+        {route_usage, "", NULL, NULL, 200},
+        {route_usage, "group_by=model&from=0&to=5", NULL, NULL, 200},
+        {route_usage, "group_by=tenant", NULL, "group_by", 400},
+        {route_usage, "from=yesterday", NULL, "from", 400},
+        {route_usage, "from=-1", NULL, "from", 400},
+        {route_usage, "from=5&to=4", NULL, "from", 400},
+        {route_usage, "to=1e3", NULL, "to", 400},
+        {route_usage, "since=1", NULL, "since", 400},
+        {route_invoice, "", "2001-01", NULL, 404},
+        {route_invoice, "", "2026-13", NULL, 404},
+        {route_invoice, "", "latest", NULL, 404},
+        {route_invoice, "format=pdf", "2001-01", "format", 400},
+        {route_ledger, "", NULL, NULL, 200},
+        {route_ledger, "cursor=%40%40", NULL, "cursor", 400},
+        {route_ledger, "limit=1001", NULL, "limit", 400},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(get(fixture, cases[i].handler, cases[i].query, cases[i].param_in, tenant), cases[i].status);
+        if (cases[i].param)
+            assert_string_equal(error_at(fixture, "param"), cases[i].param);
+    }
+    snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"amount_usd\":\"3\"}", tenant);
+    assert_int_equal(make_credit(fixture, body, NULL), 200);
+    assert_int_equal(get(fixture, route_ledger, "", NULL, tenant), 200);
+    assert_int_equal(json_array_size(json_object_get(fixture->json, "data")), 1);
+    assert_int_equal(get(fixture, route_ledger, "limit=1", NULL, NULL), 200);
+    assert_int_equal(json_array_size(json_object_get(fixture->json, "data")), 1);
+}
+
+static int setup(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+    *state = fixture;
+    signal(SIGPIPE, SIG_IGN);
+    snprintf(fixture->dir, sizeof(fixture->dir), "/tmp/sluice-routes-XXXXXX");
+    if (!mkdtemp(fixture->dir) || loop_open(&fixture->reactor.loop) != ERR_NONE ||
+        redis_child_start(fixture->dir, false, &fixture->child, fixture->url, sizeof(fixture->url)) != ERR_NONE)
+        return -1;
+    return (int)redis_open(fixture->reactor.loop, &(struct redis_options){.url = fixture->url},
+                           &fixture->reactor.redis);
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+    redis_free(fixture->reactor.redis);
+    loop_free(fixture->reactor.loop);
+    redis_child_stop(fixture->child);
+    json_decref(fixture->json);
+    char command[128];
+    snprintf(command, sizeof(command), "rm -rf '%s'", fixture->dir);
+    int rc = system(command);
+    free(fixture);
+    return rc;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tenants), cmocka_unit_test(test_keys),    cmocka_unit_test(test_nonsense_in_a_key),
+        cmocka_unit_test(test_credits), cmocka_unit_test(test_at_once), cmocka_unit_test(test_money_queries),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
