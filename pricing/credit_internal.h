@@ -9,7 +9,7 @@
 #define SLICE_LEAST (USD_NANO / 20)
 #define SLICE_MOST (USD_NANO * 5)
 #define WANT_MOST (USD_NANO * 10) /* a call that wants more does not make slices larger still */
-#define WANTS_A_SLICE 8           /* a slice is enough for this many of the largest calls */
+#define WANTS_A_SLICE 16          /* a slice is enough for this many of the largest calls */
 /* Without a sign of life from Redis the gateway stops lending its holds a little before Redis takes them back. */
 #define LOCAL_LIFE_NS ((HOLD_LIFE_MS - 5000) * NS_PER_MS)
 

@@ -9,7 +9,9 @@
 #include "core/redis.h"
 
 /* error: ERR_NONE; ERR_NOT_FOUND; ERR_MISMATCH (same id, other content); ERR_CLOSED / ERR_DEADLINE / ERR_BUSY: Redis
- * did not answer, nothing is known, repeat with the same id. json is borrowed for the call, absent on error. */
+ * did not answer, nothing is known, repeat with the same id; ERR_OVERFLOW: all that was ever credited to a tenant would
+ * not fit 64 bits of nano-dollars; ERR_TOO_LARGE: usage in more groups than a list may have. json is borrowed for the
+ * call, absent on error. */
 typedef void ledger_done_fn(void *ctx, enum error error, struct str json);
 
 /* Operator's credit: ext:psp -> ten:<tenant>:avail. transfer_id makes it idempotent (40 days).

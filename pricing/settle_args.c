@@ -8,19 +8,25 @@
 #include <string.h>
 
 #define AMOUNT_MOST (USD_NANO * 100000000) /* of one record */
-#define SEPARATOR '\x1f'                   /* of the fields of rows and lines */
+#define GPU_MS_MOST (INT64_C(1) << 50)
+#define TOKENS_MOST (INT64_C(1) << 40) /* tokens are a worker's word: a boast is shown as this and overflows no sum */
+#define SEPARATOR '\x1f'               /* of the fields of rows and lines */
 
 bool settle_record_is_good(const struct usage_record *record)
 {
     return money_id_is_good(str_of(record->tenant)) && record->id[0] && record->cost_usd_nano <= AMOUNT_MOST &&
-           record->loss_usd_nano <= AMOUNT_MOST && record->gpu_ms <= INT64_C(1) << 50 &&
-           record->prompt_tokens <= INT64_C(1) << 50 && record->completion_tokens <= INT64_C(1) << 50 &&
+           record->loss_usd_nano <= AMOUNT_MOST && record->gpu_ms <= GPU_MS_MOST &&
            (!settle_counts_in_budget(record) || money_id_is_good(str_of(record->key)));
 }
 
 bool settle_counts_in_budget(const struct usage_record *record)
 {
     return record->budget_period_ms > 0 && record->cost_usd_nano > 0;
+}
+
+static int64_t tokens(int64_t count)
+{
+    return count < TOKENS_MOST ? count : TOKENS_MOST;
 }
 
 static char *room(struct settle_args *args, size_t len)
@@ -119,7 +125,8 @@ void settle_args_add(struct settle_args *args, const struct usage_record *record
 {
     int64_t full = record->cost_usd_nano + record->loss_usd_nano, take = 0;
     const char *texts[] = {record->id, record->key, record->worker, record->network, record->model};
-    int64_t numbers[] = {record->outcome, record->gpu_ms, record->prompt_tokens, record->completion_tokens};
+    int64_t numbers[] = {record->outcome, record->gpu_ms, tokens(record->prompt_tokens),
+                         tokens(record->completion_tokens)};
     bool is_good = money_bps(full, record->take_rate_bps, &take);
     size_t start;
 
