@@ -96,7 +96,7 @@ static const struct config_row rows[] = {
            "a reader that takes nothing this long is cut off"),
     NUMBER("limits.connections_max", CONFIG_INT, limits.connections_max, "16384", 1, 1000000,
            "callers' connections at a time"),
-    TEXT("probes.catalogue", probes.catalogue, "", "file of GPU names and datasheets; empty: the built-in one"),
+    TEXT("probes.catalogue", probes.catalogue, "", "file of GPU names and datasheets"),
     CHOICE("probes.admission", probes.admission, "required", probe_names, "report: failures are shown, not acted on"),
     NUMBER("probes.reprobe_min_s", CONFIG_INT, probes.reprobe_min_s, "300", 1, 604800,
            "a ready worker is probed again at a random time"),
