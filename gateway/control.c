@@ -153,7 +153,7 @@ static const char *path_or_null(const char *path)
     return path && *path ? path : NULL;
 }
 
-static enum error listen_for_links(struct control *control, struct hub_reactor **hubs, struct loop **loops)
+static enum error listen_for_links(struct control *control)
 {
     const struct settings *settings = control->settings;
     const struct config_address *own = &settings->link_listen, *told = &settings->link_advertise;
@@ -172,8 +172,8 @@ static enum error listen_for_links(struct control *control, struct hub_reactor *
     }
     const struct hub_options options = {.listen = listen,
                                         .tls = control->tls,
-                                        .reactors = hubs,
-                                        .loops = loops,
+                                        .reactors = control->hubs,
+                                        .loops = control->loops,
                                         .reactor_count = control->gateway->reactor_count,
                                         .find = control_find,
                                         .ctx = control};
@@ -195,19 +195,15 @@ static enum error listen_for_links(struct control *control, struct hub_reactor *
 static enum error open_hub(struct control *control)
 {
     size_t count = control->gateway->reactor_count;
-    struct hub_reactor **hubs = calloc(count, sizeof(*hubs));
-    struct loop **loops = calloc(count, sizeof(*loops));
-    enum error error = ERR_NO_MEMORY;
-    if (hubs && loops) {
-        for (size_t i = 0; i < count; i++) {
-            hubs[i] = control->gateway->reactors[i]->hub;
-            loops[i] = control->gateway->reactors[i]->loop;
-        }
-        error = listen_for_links(control, hubs, loops);
+    control->hubs = calloc(count, sizeof(*control->hubs));
+    control->loops = calloc(count, sizeof(*control->loops));
+    if (!control->hubs || !control->loops)
+        return ERR_NO_MEMORY;
+    for (size_t i = 0; i < count; i++) {
+        control->hubs[i] = control->gateway->reactors[i]->hub;
+        control->loops[i] = control->gateway->reactors[i]->loop;
     }
-    free(hubs);
-    free(loops);
-    return error;
+    return listen_for_links(control);
 }
 
 /* -- opening and closing ----------------------------------------------------------------------------------------- */
@@ -326,6 +322,8 @@ struct control *control_free(struct control *control)
     for (size_t i = 0; control->told && i < control->gateway->reactor_count; i++)
         free(control->told[i].digests);
     free(control->told);
+    free(control->hubs);
+    free(control->loops);
     free(control->aliases);
     buf_free(&control->gateways);
     if (control->gateway->control == control)

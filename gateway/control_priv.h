@@ -60,6 +60,8 @@ struct control {
     struct credit_gate *credit_gate;
 
     struct hub *hub;
+    struct hub_reactor **hubs; /* by reactor; the hub borrows them */
+    struct loop **loops;
     SSL_CTX *tls;
     struct gateway_address self;
     struct buf gateways; /* the list as the reactors know it */
