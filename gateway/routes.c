@@ -22,6 +22,7 @@ const struct api_route api_routes[] = {
     {"POST", "/api/v1/route", API_EITHER, route_dry_run},
     {"GET", "/api/v1/networks", API_ADMIN, route_networks},
     {"GET", "/api/v1/stats", API_EITHER, route_stats},
+    {"GET", "/api/v1/events", API_ADMIN, route_events},
     {"GET", "/metrics", API_LOOPBACK, route_metrics},
     {"GET", "/healthz", API_OPEN, route_healthz},
     {"GET", "/readyz", API_OPEN, route_readyz},

@@ -70,6 +70,6 @@ void post_fail(struct post *post, const struct api_error *error);
 api_handler route_tenant_create, route_tenants, route_key_create, route_keys, route_key_delete, route_credit;
 api_handler route_balance, route_usage, route_invoice, route_ledger;
 api_handler route_offers, route_dry_run, route_networks;
-api_handler route_metrics, route_healthz, route_readyz, route_stats, route_openapi;
+api_handler route_metrics, route_healthz, route_readyz, route_stats, route_events, route_openapi;
 
 #endif
