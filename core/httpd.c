@@ -597,7 +597,19 @@ static void on_mhd_log(void *cls, const char *format, va_list args)
     log_debug(NULL, "libmicrohttpd: " STR_FMT, STR_ARG(str_trim(str_of(text))));
 }
 
-enum error httpd_listen(const char *address, int *ret_fd, uint16_t *ret_port)
+/* SO_REUSEPORT would let us in beside a stranger of the same user: a socket without it tells whether one is there. */
+static bool is_taken(const struct addrinfo *at)
+{
+    int on = 1;
+    int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool taken = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+                 bind(fd, at->ai_addr, at->ai_addrlen) != 0 && errno == EADDRINUSE;
+    if (fd >= 0)
+        close(fd);
+    return taken;
+}
+
+enum error httpd_listen(const char *address, bool is_first, int *ret_fd, uint16_t *ret_port)
 {
     char host[256];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
@@ -612,6 +624,11 @@ enum error httpd_listen(const char *address, int *ret_fd, uint16_t *ret_port)
     }
     if (getaddrinfo(*name ? name : NULL, colon + 1, &hints, &found) != 0)
         return ERR_BAD_INPUT;
+    if (is_first && is_taken(found)) {
+        freeaddrinfo(found);
+        errno = EADDRINUSE;
+        return ERR_EXISTS;
+    }
     int on = 1;
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     enum error error = ERR_SYSTEM;

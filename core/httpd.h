@@ -57,8 +57,9 @@ struct httpd_options {
     void *ctx;
 };
 
-/* A listening socket on "host:port" (SO_REUSEPORT, non-blocking); *ret_port gets the port, for port 0. */
-MUST_CHECK enum error httpd_listen(const char *address, int *ret_fd, uint16_t *ret_port);
+/* A listening socket on "host:port" (SO_REUSEPORT, non-blocking); *ret_port gets the port, for port 0. is_first: nobody
+ * may listen there yet, or two gateways would share the port unawares (ERR_EXISTS). */
+MUST_CHECK enum error httpd_listen(const char *address, bool is_first, int *ret_fd, uint16_t *ret_port);
 MUST_CHECK enum error httpd_open(struct loop *loop, const struct httpd_options *options, struct httpd **ret);
 struct httpd *httpd_free(struct httpd *httpd); /* closes every connection; open calls get on_gone and on_end */
 void httpd_quiesce(struct httpd *httpd);       /* no new connections */

@@ -107,7 +107,7 @@ static void start(struct seen *seen, int64_t head_ms)
                                     .ctx = seen};
     *seen = (struct seen){.answer_at_once = true};
     assert_int_equal(loop_open(&seen->loop), ERR_NONE);
-    assert_int_equal(httpd_listen("127.0.0.1:0", &options.listen_fd, &seen->port), ERR_NONE);
+    assert_int_equal(httpd_listen("127.0.0.1:0", true, &options.listen_fd, &seen->port), ERR_NONE);
     assert_int_equal(httpd_open(seen->loop, &options, &seen->httpd), ERR_NONE);
 }
 
@@ -329,6 +329,22 @@ static void test_good_then_bad(void **state)
     finish(&seen);
 }
 
+static void test_shared_port(void **state)
+{
+    struct seen seen;
+    char address[32];
+    uint16_t port;
+    int fd = -1;
+    (void)state;
+    start(&seen, 5000);
+    snprintf(address, sizeof(address), "127.0.0.1:%u", seen.port);
+    assert_int_equal(httpd_listen(address, true, &fd, &port), ERR_EXISTS);
+    assert_int_equal(httpd_listen(address, false, &fd, &port), ERR_NONE);
+    assert_int_equal(port, seen.port);
+    close(fd);
+    finish(&seen);
+}
+
 static void test_slow_head(void **state)
 {
     struct seen seen;
@@ -344,9 +360,9 @@ static void test_slow_head(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers),   cmocka_unit_test(test_stream),   cmocka_unit_test(test_back_pressure),
-        cmocka_unit_test(test_hang_up),   cmocka_unit_test(test_refusals), cmocka_unit_test(test_good_then_bad),
-        cmocka_unit_test(test_slow_head),
+        cmocka_unit_test(test_answers),   cmocka_unit_test(test_stream),      cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_hang_up),   cmocka_unit_test(test_refusals),    cmocka_unit_test(test_good_then_bad),
+        cmocka_unit_test(test_slow_head), cmocka_unit_test(test_shared_port),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
