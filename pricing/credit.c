@@ -163,9 +163,10 @@ void credit_extend(struct credit *credit, int64_t sent_ns)
     raise_to(&credit->valid_until_ns, sent_ns + LOCAL_LIFE_NS);
 }
 
-void credit_lapse(struct credit *credit)
+void credit_lapse(struct credit *credit, int64_t left)
 {
-    atomic_store_explicit(&credit->left, 0, memory_order_relaxed);
+    if (left > 0)
+        (void)draw(credit, left); /* no more than that: a slice may be coming in on another thread */
 }
 
 int64_t credit_next_slice(struct credit *credit)

@@ -246,14 +246,17 @@ static bool op_take_answer(struct op *op, struct str text)
 static bool op_keep_answer(struct op *op, struct str text)
 {
     struct credit *credit = op->credit;
+    int64_t left = atomic_load_explicit(&credit->left, memory_order_acquire); /* before looking at the grants */
 
     if (str_eq(text, STR("kept")))
         credit_extend(credit, op->sent_ns);
     else if (!str_eq(text, STR("gone")))
         return false;
     else if (!op->others_were_asking && GET(credit->takes_open) == 0 &&
-             atomic_load_explicit(&credit->grants, memory_order_acquire) == op->grants_seen)
-        credit_lapse(credit); /* no slice came meanwhile that "gone" does not speak of */
+             atomic_load_explicit(&credit->grants, memory_order_acquire) == op->grants_seen) {
+        credit_lapse(credit, left); /* no slice came meanwhile that "gone" does not speak of */
+        PUT(credit->gone_grants, op->grants_seen);
+    }
     op_end(op);
     return true;
 }
@@ -444,8 +447,8 @@ static void keep(struct credit_gate *gate, struct credit *credit, bool give_all)
     struct op *op;
     int64_t now = credit->mono_ns();
 
-    if (GET(credit->grants) == 0 || op_find(gate, credit, OP_KEEP))
-        return;
+    if (GET(credit->grants) == GET(credit->gone_grants) || op_find(gate, credit, OP_KEEP))
+        return; /* nothing is held: an idle tenant costs Redis nothing */
     if (credit->kind == CREDIT_BUDGET && credit->wall_ms() >= GET(credit->period_end_ms))
         return; /* the sweep returns what the last period's hold still has */
     op = op_new(gate, credit, OP_KEEP);

@@ -26,6 +26,7 @@ struct credit {
     _Atomic bool renewing;
     _Atomic uint32_t takes_open; /* questions for a slice that Redis has not answered */
     _Atomic uint64_t grants;
+    _Atomic uint64_t gone_grants; /* Redis had no hold of ours when this many had been granted */
     _Atomic uint32_t refs;
     enum credit_kind kind;
     bool is_daily;
@@ -38,7 +39,7 @@ bool credit_is_valid(const struct credit *credit, int64_t mono_ns);
 /* A slice came: asked for at sent_ns, counted in period_ms (0 for balances). */
 void credit_grant(struct credit *credit, int64_t amount, int64_t sent_ns, int64_t period_ms);
 void credit_extend(struct credit *credit, int64_t sent_ns); /* Redis has kept the hold alive */
-void credit_lapse(struct credit *credit);                   /* Redis has no hold of ours */
+void credit_lapse(struct credit *credit, int64_t left);     /* Redis has no hold of ours: `left` of it never was */
 int64_t credit_next_slice(struct credit *credit);
 int64_t credit_period_end(const struct credit *credit, int64_t period_ms);
 

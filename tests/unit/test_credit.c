@@ -342,6 +342,13 @@ static void idle_credit_goes_back(void **state)
     credit_keep_alive(gate, credit);
     turn_until(credit_gate_is_idle(gate));
     assert_int_equal(credit_left(credit), 0);
+    /* With nothing held there is nothing to keep alive, until there is again. */
+    credit_keep_alive(gate, credit);
+    assert_true(credit_gate_is_idle(gate));
+    assert_true(wait_for_money(gate, credit));
+    credit_keep_alive(gate, credit);
+    assert_false(credit_gate_is_idle(gate));
+    turn_until(credit_gate_is_idle(gate));
     credit_unref(credit);
     credit_gate_free(gate);
 }
