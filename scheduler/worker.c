@@ -195,7 +195,7 @@ bool worker_end(struct worker *worker, int64_t now_ns, enum worker_outcome outco
     case WORKER_CANCELLED:
         return false;
     }
-    assert(!"no such outcome");
+    assert(false && "no such outcome");
     return false;
 }
 

@@ -17,7 +17,7 @@ static int setup(void **state)
     (void)state;
     challenge_make(&challenge);
     buf_init(&answer, CHALLENGE_ANSWER_MAX);
-    return challenge_answer((struct str){(char *)challenge.question, challenge.question_len}, &answer);
+    return (int)challenge_answer((struct str){(char *)challenge.question, challenge.question_len}, &answer);
 }
 
 static int teardown(void **state)
