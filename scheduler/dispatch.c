@@ -16,6 +16,7 @@
 #define NEAR_EQUAL 0.01
 #define AFFINITY_NEAR 0.05
 #define UNNOTICED_NS 50e6
+#define DOUBTFUL 0.75 /* the reputation part of a worker that has failed, not of one that is new */
 
 enum reason {
     FITS,
@@ -220,10 +221,13 @@ static double steady_score(const struct plan *plan, uint32_t row, double best_tt
 {
     const struct market *market = plan->market;
     const struct weights *weights = &plan->query->weights;
-    double ttfb = steady_ttfb(plan, row);
+    double ttfb = steady_ttfb(plan, row), reputation = (double)market->reputation_part[row];
+    /* Experience alone is no reason to move: else sessions would leave whoever has served less so far. */
+    if (reputation < DOUBTFUL && weights->reputation <= 0.5)
+        reputation = DOUBTFUL;
     return weights->price * part_of((double)market->price_effective[row], plan->price_reference) +
            weights->latency * part_of(ttfb > 0 ? ttfb : best_ttfb, LATENCY_REFERENCE_NS) +
-           weights->reputation * (double)market->reputation_part[row];
+           weights->reputation * reputation;
 }
 
 /* Narrows the candidates to those of the best one's price, and chooses the home among them. */
@@ -333,15 +337,16 @@ size_t dispatch_fitting(const struct market *market, const struct dispatch_query
     return count;
 }
 
-bool dispatch_is_last_replica(const struct market *market, uint32_t row, int64_t now_ns)
+bool dispatch_is_last_replica(const struct market *market, const struct worker *worker, int64_t now_ns)
 {
     for (uint32_t model = 0; model < market->models.count; model++) {
         size_t count;
         const uint32_t *rows = market_replicas(market, model, &count);
         bool serves = false, others = false;
         for (size_t i = 0; i < count; i++) {
-            serves |= rows[i] == row;
-            others |= rows[i] != row && is_usable(market->worker[rows[i]], now_ns);
+            const struct worker *replica = market->worker[rows[i]];
+            serves |= replica == worker;
+            others |= replica != worker && is_usable(replica, now_ns);
         }
         if (serves && !others)
             return true;

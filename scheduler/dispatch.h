@@ -43,8 +43,9 @@ enum dispatch_verdict dispatch_choose(const struct market *market, const struct 
 /* How many replicas that are live and not ejected fit the constraints (ignoring load, links and tried). 0 or 1: a call
  * on one of them is on a lone replica. */
 size_t dispatch_fitting(const struct market *market, const struct dispatch_query *query);
-/* Is there a model that the row's worker serves and no other replica that is live and not ejected? For worker_end. */
-bool dispatch_is_last_replica(const struct market *market, uint32_t row, int64_t now_ns);
+/* Is there a model that the worker serves and no other replica that is live and not ejected? For worker_end: unlike
+ * dispatch_fitting it minds no caller's constraints, and all models of the worker. */
+bool dispatch_is_last_replica(const struct market *market, const struct worker *worker, int64_t now_ns);
 
 struct dispatch_candidate {
     uint32_t row;

@@ -10,7 +10,8 @@ static const struct {
     {{"price", 5}, {1, 0, 0}},
     {{"latency", 7}, {0, 1, 0}},
     {{"reputation", 10}, {0, 0, 1}},
-    {{"balanced", 8}, {0.4, 0.4, 0.2}},
+    /* Reputation counts least: a bound grows with experience, and newcomers must get calls to earn theirs. */
+    {{"balanced", 8}, {0.5, 0.4, 0.1}},
 };
 
 struct weights weights_default(void)

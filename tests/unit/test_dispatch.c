@@ -101,7 +101,7 @@ static void weights(void **state)
         {"price", 1, 0, 0},
         {"latency", 0, 1, 0},
         {" reputation ", 0, 0, 1},
-        {"balanced", 0.4, 0.4, 0.2},
+        {"balanced", 0.5, 0.4, 0.1},
         {"price=0.6,latency=0.3,reputation=0.1", 0.6, 0.3, 0.1},
         {"latency=3, price=1", 0.25, 0.75, 0},
         {"price=0,reputation=5", 0, 0, 1},
@@ -254,7 +254,7 @@ static void only_live_ones(void **state)
     atomic_store(&scene.workers[0]->draining, true);
     assert_int_equal(chosen(), 1);
     assert_int_equal(dispatch_fitting(scene.market, &scene.query), 1);
-    assert_true(dispatch_is_last_replica(scene.market, 1, NOW));
+    assert_true(dispatch_is_last_replica(scene.market, scene.workers[1], NOW));
     atomic_store(&scene.workers[1]->upstream_ok, false);
     assert_int_equal(verdict(), DISPATCH_FULL);
     assert_int_equal(dispatch_fitting(scene.market, &scene.query), 0);
@@ -272,11 +272,11 @@ static void ejected_ones(void **state)
     add(CENTS(30));
     scene.offers[2].region = STR("us-east");
     build("price");
-    assert_false(dispatch_is_last_replica(scene.market, 1, NOW));
+    assert_false(dispatch_is_last_replica(scene.market, scene.workers[1], NOW));
     eject(0);
     assert_int_equal(chosen(), 1);
     eject(1);
-    assert_true(dispatch_is_last_replica(scene.market, 2, NOW));
+    assert_true(dispatch_is_last_replica(scene.market, scene.workers[2], NOW));
     assert_int_equal(chosen(), 2);
     scene.query.region = STR("eu-west");
     assert_int_equal(dispatch_fitting(scene.market, &scene.query), 0);
@@ -294,8 +294,8 @@ static void last_replica_of_any_model(void **state)
     scene.offers[0].models = both;
     scene.offers[0].model_count = 2;
     build("price");
-    assert_true(dispatch_is_last_replica(scene.market, 0, NOW)); /* of "embed" */
-    assert_false(dispatch_is_last_replica(scene.market, 1, NOW));
+    assert_true(dispatch_is_last_replica(scene.market, scene.workers[0], NOW)); /* of "embed" */
+    assert_false(dispatch_is_last_replica(scene.market, scene.workers[1], NOW));
 }
 
 static void ramps_back(void **state)
@@ -427,6 +427,26 @@ static void affinity_survives_noise_but_not_slowness(void **state)
     for (int i = 0; i < 100; i++)
         worker_first_byte(scene.workers[home], NOW, 900 * NS_PER_MS); /* really slower, for long */
     assert_int_equal(chosen(), other);
+}
+
+static void affinity_minds_failures_but_not_experience(void **state)
+{
+    (void)state;
+    int homes[3] = {0};
+    static const double reputations[] = {0.98, 0.26, 0.05}; /* a veteran, a newcomer, one that fails */
+    for (int i = 0; i < 3; i++) {
+        add(CENTS(10));
+        scene.offers[i].reputation = reputations[i];
+    }
+    build("price=0.5,latency=0.2,reputation=0.3");
+    for (uint64_t session = 1; session <= 100; session++) {
+        scene.query.affinity = session * UINT64_C(0x9e3779b97f4a7c15);
+        homes[chosen()]++;
+    }
+    assert_true(homes[0] > 30 && homes[1] > 30);
+    assert_int_equal(homes[2], 0);
+    assert_true(weights_parse(STR("reputation"), &scene.query.weights));
+    assert_int_equal(chosen(), 0);
 }
 
 static void affinity_gives_way_to_latency_asked_for(void **state)
@@ -630,6 +650,7 @@ int main(void)
         cmocka_unit_test_teardown(affinity_is_stable, teardown),
         cmocka_unit_test_teardown(affinity_moves_little, teardown),
         cmocka_unit_test_teardown(affinity_survives_noise_but_not_slowness, teardown),
+        cmocka_unit_test_teardown(affinity_minds_failures_but_not_experience, teardown),
         cmocka_unit_test_teardown(affinity_gives_way_to_latency_asked_for, teardown),
         cmocka_unit_test_teardown(better_everywhere_never_ranks_lower, teardown),
         cmocka_unit_test_teardown(constraints_always_hold, teardown),
