@@ -3,7 +3,6 @@
 #include "core/clock.h"
 
 #include <assert.h>
-#include <openssl/ssl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,18 +92,6 @@ void agent_drain(struct agent *agent)
 
 /* -- start and end ----------------------------------------------------------------------------------------------- */
 
-static SSL_CTX *tls_open(void)
-{
-    SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
-    if (tls && SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) == 1 && SSL_CTX_set_default_verify_paths(tls) == 1) {
-        SSL_CTX_set_verify(tls, SSL_VERIFY_NONE, NULL); /* agent_link.c compares the pin, or asks for the verdict */
-        SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-        return tls;
-    }
-    SSL_CTX_free(tls);
-    return NULL;
-}
-
 enum error agent_open(struct loop *loop, const struct agent_options *options,
                       void (*on_done)(void *ctx, enum agent_exit code), void *ctx, struct agent **ret)
 {
@@ -128,8 +115,6 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
         error = http_client_open(loop, &agent->http);
     if (!error)
         error = helper_open(loop, &agent->helper);
-    if (!error && !(agent->tls = tls_open()))
-        error = ERR_SYSTEM;
     if (error) {
         agent_free(agent);
         return error;
@@ -158,7 +143,6 @@ struct agent *agent_free(struct agent *agent)
     timer_clear(agent->loop, &agent->watch_timer);
     timer_clear(agent->loop, &agent->drain_timer);
     loop_undefer(agent->loop, &agent->done_task);
-    SSL_CTX_free(agent->tls);
     crypto_wipe(agent->register_body.ptr, agent->register_body.len);
     buf_free(&agent->register_body);
     buf_free(&agent->register_answer);

@@ -2,13 +2,10 @@
 #include "adapters/native/agent_priv.h"
 #include "core/clock.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,8 +37,10 @@ static void link_drop(struct agent_link *link)
     link->lookup = NULL;
     if (link->h2)
         link->h2 = h2_free(link->h2);
+    link->handshake = tls_handshake_cancel(link->handshake);
     SSL_free(link->tls);
     link->tls = NULL;
+    link->tls_client = tls_client_free(link->tls_client);
     if (link->io.fd >= 0)
         close(link->io.fd);
     link->io.fd = -1;
@@ -162,83 +161,67 @@ static void link_hello(struct agent_link *link)
 
 /* -- TLS --------------------------------------------------------------------------------------------------------- */
 
-static bool is_pinned(struct agent_link *link)
+static void link_on_handshake(void *ctx, enum error error)
 {
-    static const uint8_t none[SHA256_BYTES];
-    uint8_t digest[SHA256_BYTES];
-    unsigned len = sizeof(digest);
-    if (crypto_equal(link->gateway->pin, none, sizeof(none))) /* no pin: the system's CAs must vouch */
-        return SSL_get_verify_result(link->tls) == X509_V_OK;
-    X509 *certificate = SSL_get1_peer_certificate(link->tls);
-    bool is_good = certificate && X509_digest(certificate, EVP_sha256(), digest, &len) == 1 && len == sizeof(digest) &&
-                   crypto_equal(digest, link->gateway->pin, sizeof(digest));
-    X509_free(certificate);
-    return is_good;
+    struct agent_link *link = ctx;
+    link->handshake = NULL;
+    if (error == ERR_DENIED)
+        link_lost(link, "its certificate is not the one that registration told");
+    else if (error || loop_add(link->agent->loop, &link->io, EPOLLIN | EPOLLOUT) != ERR_NONE)
+        link_lost(link, "TLS failed");
+    else
+        link_hello(link);
 }
 
-/* False: lost. The state moves on to LINK_HELLO when the handshake is done. */
-static bool link_handshake(struct agent_link *link, const char **ret_why)
-{
-    int rc = SSL_do_handshake(link->tls);
-    int need = SSL_get_error(link->tls, rc);
-    *ret_why = "TLS failed";
-    if (rc != 1) {
-        ERR_clear_error();
-        return need == SSL_ERROR_WANT_READ || need == SSL_ERROR_WANT_WRITE;
-    }
-    *ret_why = "its certificate is not the one that registration told";
-    if (!is_pinned(link))
-        return false;
-    link_hello(link);
-    return true;
-}
-
+/* The handshake has the socket until it is done. */
 static bool link_start_tls(struct agent_link *link)
 {
-    link->tls = SSL_new(link->agent->tls);
-    if (!link->tls || SSL_set_fd(link->tls, link->io.fd) != 1)
-        return false;
-    SSL_set_connect_state(link->tls);
-    struct in6_addr address;
-    const char *host = link->gateway->host;
-    bool is_numeric = inet_pton(AF_INET, host, &address) == 1 || inet_pton(AF_INET6, host, &address) == 1;
-    if (is_numeric)
-        return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(link->tls), host) == 1;
-    return SSL_set1_host(link->tls, host) == 1 && SSL_set_tlsext_host_name(link->tls, host) == 1;
+    static const uint8_t none[SHA256_BYTES];
+    struct agent_gateway *gateway = link->gateway;
+    struct loop *loop = link->agent->loop;
+    char hex[SHA256_HEX];
+    crypto_hex(gateway->pin, sizeof(gateway->pin), hex);
+    struct str pin = memcmp(gateway->pin, none, sizeof(none)) ? str_of(hex) : (struct str){NULL, 0};
+    loop_remove(loop, &link->io);
+    link->state = LINK_HANDSHAKE;
+    return tls_client_open(pin, &link->tls_client) == ERR_NONE &&
+           tls_client_new(link->tls_client, gateway->host, &link->tls) == ERR_NONE &&
+           tls_handshake_start(loop, link->io.fd, link->tls, false, loop_now(loop) + CONNECT_NS, link_on_handshake,
+                               link, &link->handshake) == ERR_NONE;
 }
 
 /* -- connecting -------------------------------------------------------------------------------------------------- */
 
+/* Connected, or not. */
+static void link_on_connect(struct agent_link *link)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(link->io.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error)
+        link_lost(link, error ? strerror(error) : "no connection");
+    else if (!link->gateway->tls)
+        link_hello(link);
+    else if (!link_start_tls(link))
+        link_lost(link, "TLS could not start");
+}
+
 static void link_on_ready(struct io_source *source, uint32_t events)
 {
     struct agent_link *link = container_of(source, struct agent_link, io);
-    const char *why = "connection refused";
+    const char *why = "";
     (void)events;
-    if (link->state == LINK_CONNECTING && !link->tls) {
-        int error = 0;
-        socklen_t len = sizeof(error);
-        if (getsockopt(source->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error) {
-            link_lost(link, error ? strerror(error) : why);
-            return;
-        }
-        if (!link->gateway->tls)
-            link_hello(link);
-        else if (!link_start_tls(link)) {
-            link_lost(link, "TLS could not start");
-            return;
-        }
-    }
-    bool is_good = link->state != LINK_CONNECTING || link_handshake(link, &why);
-    if (is_good && link->state == LINK_HELLO)
-        is_good = link_talk(link, &why);
-    if (!is_good) {
+    if (link->state == LINK_CONNECTING)
+        link_on_connect(link);
+    if (link->state != LINK_HELLO)
+        return;
+    if (!link_talk(link, &why)) {
         link_lost(link, why);
         return;
     }
     bool wants_out = link->tls ? SSL_want_write(link->tls) : link->out_at < link->out_len;
     if (loop_modify(link->agent->loop, source, wants_out ? EPOLLIN | EPOLLOUT : EPOLLIN) != ERR_NONE)
         link_lost(link, "epoll failed");
-    else if (link->state == LINK_HELLO)
+    else
         link_on_answer(link);
 }
 

@@ -7,6 +7,7 @@
 #include "core/h2.h"
 #include "core/http_client.h"
 #include "core/log.h"
+#include "core/tls.h"
 
 #include <jansson.h>
 #include <nghttp2/nghttp2.h> /* the error codes */
@@ -40,7 +41,7 @@ MUST_CHECK enum error helper_give(struct helper *helper, struct job *job); /* ER
 struct agent_aux;
 
 /* One link to a gateway, dialled again for as long as the gateway is listed. */
-enum link_state { LINK_WAITING, LINK_RESOLVING, LINK_CONNECTING, LINK_HELLO, LINK_UP };
+enum link_state { LINK_WAITING, LINK_RESOLVING, LINK_CONNECTING, LINK_HANDSHAKE, LINK_HELLO, LINK_UP };
 
 struct agent_gateway;
 struct agent_link {
@@ -49,6 +50,8 @@ struct agent_link {
     enum link_state state;
     struct io_source io;
     SSL *tls;
+    struct tls_client *tls_client;
+    struct tls_handshake *handshake;
     struct h2 *h2;
     struct timer timer; /* next dial; limit of connecting */
     struct backoff backoff;
@@ -74,7 +77,6 @@ struct agent {
     struct agent_state state;
     struct http_client *http;
     struct helper *helper;
-    SSL_CTX *tls;
     char boot_id[33];
     void (*on_done)(void *ctx, enum agent_exit code);
     void *ctx;

@@ -85,8 +85,11 @@ static bool take_identity(struct agent *agent, const json_t *root)
     const char *id = json_string_value(json_object_get(root, "worker_id"));
     const char *secret = json_string_value(json_object_get(root, "secret"));
     bool by_token = agent->use_token || !agent->state.secret[0];
-    if (!by_token && !secret)
+    bool is_same = id && secret && !strcmp(id, agent->state.worker_id) && !strcmp(secret, agent->state.secret);
+    if (is_same || (!by_token && !secret)) {
+        agent->use_token = false;
         return true;
+    }
     if (!id || !*id || !secret || !*secret || strpbrk(id, " \r\n") || strpbrk(secret, " \r\n") ||
         !str_copy(agent->state.worker_id, sizeof(agent->state.worker_id), str_of(id)) ||
         !str_copy(agent->state.secret, sizeof(agent->state.secret), str_of(secret)))
