@@ -1,0 +1,254 @@
+/* The handlers of offers and of the dry run, over a small market. */
+#include "tests/unit/routes_fixture.h"
+
+#include "gateway/prefer.h"
+
+static const struct {
+    const char *id, *gpu, *region;
+    int64_t price_usd_nano;
+    uint64_t vram_gib;
+} rows[] = {
+    {"wrk_a", "nvidia/rtx4090-24", "eu-west", 500000000, 24},
+    {"wrk_b", "nvidia/a100-sxm-80", "us-east", 1000000000, 80},
+    {"wrk_c", "nvidia/h100-sxm-80", "eu-west", 3000000000, 80},
+};
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+struct world {
+    struct fixture *fixture;
+    struct worker *workers[ROWS];
+    struct hub_reactor *hub;
+};
+
+static void on_link(void *ctx, struct worker *worker, bool is_up)
+{
+    (void)ctx, (void)worker, (void)is_up;
+}
+
+static void on_status(void *ctx, struct worker *worker, const struct worker_status *status)
+{
+    (void)ctx, (void)worker, (void)status;
+}
+
+static struct market *small_market(struct world *world)
+{
+    static const struct str models[] = {{"m", 1}};
+    static const struct model_alias alias = {{"nick", 4}, {"m", 1}};
+    struct offer offers[ROWS];
+    struct market *market;
+    for (size_t i = 0; i < ROWS; i++) {
+        world->workers[i] = worker_new(rows[i].id, (uint32_t)i);
+        offers[i] = (struct offer){.id = str_of(rows[i].id),
+                                   .network = STR("native"),
+                                   .gpu = str_of(rows[i].gpu),
+                                   .gpu_raw = STR("as told"),
+                                   .region = str_of(rows[i].region),
+                                   .supplier = STR("s"),
+                                   .tags = STR("gdpr"),
+                                   .models = models,
+                                   .model_count = 1,
+                                   .worker = world->workers[i],
+                                   .is_ready = true,
+                                   .gpus = 1,
+                                   .slots = 1,
+                                   .price_usd_nano = rows[i].price_usd_nano,
+                                   .vram_bytes = rows[i].vram_gib << 30,
+                                   .reputation = 0.5,
+                                   .performance = 1,
+                                   .completion = 1,
+                                   .latency_ns = 1500000,
+                                   .observed_at_ms = 1234};
+    }
+    assert_int_equal(market_build(offers, ROWS, &alias, 1, &market), ERR_NONE);
+    return market;
+}
+
+static int world_open(void **state)
+{
+    struct world *world = calloc(1, sizeof(*world));
+    static const struct hub_events events = {on_link, on_status};
+    void *fixture;
+    if (setup(&fixture) != 0)
+        return -1;
+    world->fixture = fixture;
+    struct reactor *reactor = &world->fixture->reactor;
+    reactor->snapshot = snapshot_new(small_market(world), NULL, true);
+    if (!reactor->snapshot || hub_reactor_open(reactor->loop, 0, &events, NULL, &world->hub) != ERR_NONE)
+        return -1;
+    reactor->hub = world->hub;
+    *state = world;
+    return 0;
+}
+
+static int world_close(void **state)
+{
+    struct world *world = *state;
+    void *fixture = world->fixture;
+    snapshot_unref(world->fixture->reactor.snapshot);
+    hub_reactor_free(world->hub);
+    for (size_t i = 0; i < ROWS; i++)
+        worker_unref(world->workers[i]);
+    free(world);
+    return teardown(&fixture);
+}
+
+static json_t *data_of(const struct fixture *fixture)
+{
+    return json_object_get(fixture->json, "data");
+}
+
+static void test_offer_fields(void **state)
+{
+    struct fixture *fixture = ((struct world *)*state)->fixture;
+    assert_int_equal(get(fixture, route_offers, "gpu=H100&explain=1", NULL, "ten_1"), 200);
+    assert_int_equal(json_array_size(data_of(fixture)), 1);
+    const json_t *row = json_array_get(data_of(fixture), 0);
+    static const char *const fields[] = {"id",
+                                         "network",
+                                         "gpu",
+                                         "gpu_raw",
+                                         "count",
+                                         "vram_gib",
+                                         "region",
+                                         "price_per_gpu_hour_usd",
+                                         "interruptible",
+                                         "reputation",
+                                         "latency_ms",
+                                         "observed_at",
+                                         "score",
+                                         "parts"};
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        assert_non_null(json_object_get(row, fields[i]));
+    assert_string_equal(json_string_value(json_object_get(row, "price_per_gpu_hour_usd")), "3");
+    assert_int_equal(json_integer_value(json_object_get(row, "vram_gib")), 80);
+    assert_true(json_is_false(json_object_get(row, "interruptible")));
+    assert_int_equal(json_object_size(json_object_get(row, "parts")), 3);
+    assert_int_equal(get(fixture, route_offers, "gpu=H100", NULL, NULL), 200);
+    assert_null(json_object_get(json_array_get(data_of(fixture), 0), "parts"));
+}
+
+static void test_offer_filters(void **state)
+{
+    struct fixture *fixture = ((struct world *)*state)->fixture;
+    static const struct {
+        const char *query;
+        size_t count;
+    } cases[] = {{"", 3},
+                 {"region=eu-west", 2},
+                 {"max_price=1", 2},
+                 {"max_price=0.999999999", 1},
+                 {"min_vram_gib=48", 2},
+                 {"min_vram_gib=24.5", 2},
+                 {"network=vast", 0},
+                 {"count=2", 0},
+                 {"count=1&interruptible=false", 3},
+                 {"interruptible=true", 0},
+                 {"require=GDPR", 3},
+                 {"require=hipaa", 0},
+                 {"gpu=RTX+4090", 1},
+                 {"gpu=nvidia%2Fa100-sxm-80", 1}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(get(fixture, route_offers, cases[i].query, NULL, NULL), 200);
+        if (json_array_size(data_of(fixture)) != cases[i].count)
+            fail_msg("%s: %zu rows", cases[i].query, json_array_size(data_of(fixture)));
+    }
+}
+
+static void test_offer_pages(void **state)
+{
+    struct fixture *fixture = ((struct world *)*state)->fixture;
+    char query[64] = "sort=price&limit=2", next[32];
+    assert_int_equal(get(fixture, route_offers, query, NULL, NULL), 200);
+    assert_int_equal(json_array_size(data_of(fixture)), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(data_of(fixture), 0), "id")), "wrk_a");
+    assert_true(str_copy(next, sizeof(next), str_of(text_at(fixture, "next"))));
+    snprintf(query, sizeof(query), "sort=price&limit=2&cursor=%s", next);
+    assert_int_equal(get(fixture, route_offers, query, NULL, NULL), 200);
+    assert_int_equal(json_array_size(data_of(fixture)), 1);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(data_of(fixture), 0), "id")), "wrk_c");
+    assert_true(json_is_null(json_object_get(fixture->json, "next")));
+}
+
+static void test_nonsense_in_an_offer_query(void **state)
+{
+    struct fixture *fixture = ((struct world *)*state)->fixture;
+    static const char *const cases[][2] = {{"count=x", "count"},
+                                           {"count=-1", "count"},
+                                           {"max_price=cheap", "max_price"},
+                                           {"sort=colour", "sort"},
+                                           {"limit=0", "limit"},
+                                           {"limit=99999999999", "limit"},
+                                           {"min_vram_gib=lots", "min_vram_gib"},
+                                           {"min_vram_gib=-1", "min_vram_gib"},
+                                           {"prefer=x", "prefer"},
+                                           {"nonsense=1", "nonsense"},
+                                           {"interruptible=maybe", "interruptible"},
+                                           {"cursor=@@@", "cursor"},
+                                           {"cursor=o0", "cursor"},
+                                           {"cursor=o99999999999", "cursor"},
+                                           {"explain=2", "explain"},
+                                           {"require=a%20b", "require"},
+                                           {"region=", "region"},
+                                           {"gpu=", "gpu"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(get(fixture, route_offers, cases[i][0], NULL, NULL), 400);
+        assert_string_equal(error_at(fixture, "param"), cases[i][1]);
+    }
+}
+
+static int dry_run(struct fixture *fixture, const char *body, const char *header, const char *value)
+{
+    const char *headers[] = {header, value, NULL};
+    struct test_call *test = call_new(fixture, "ten_1");
+    test->api.method = STR("POST");
+    test->api.body = str_of(body);
+    test->headers = headers;
+    route_dry_run(&test->api);
+    return answered(fixture);
+}
+
+static void test_dry_run(void **state)
+{
+    struct fixture *fixture = ((struct world *)*state)->fixture;
+    static const char *const bodies[] = {"{\"model\":\"m\"}", "{\"model\":\"nick\",\"messages\":[{}],\"n\":1,\"n\":2}"};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(dry_run(fixture, bodies[i], PREFER_HEADER_MAX_PRICE, "1"), 200);
+        json_t *candidates = json_object_get(fixture->json, "candidates");
+        json_t *rejected = json_object_get(fixture->json, "rejected");
+        assert_int_equal(json_array_size(candidates) + json_array_size(rejected), ROWS);
+        bool is_dear_one_rejected = false;
+        for (size_t r = 0; r < json_array_size(rejected); r++) {
+            const json_t *row = json_array_get(rejected, r);
+            assert_non_null(json_string_value(json_object_get(row, "reason")));
+            is_dear_one_rejected |= strcmp(json_string_value(json_object_get(row, "worker")), "wrk_c") == 0;
+        }
+        assert_true(is_dear_one_rejected);
+    }
+    assert_int_equal(dry_run(fixture, "{\"model\":\"m\"}", PREFER_HEADER_PREFER, "cheap"), 400);
+    assert_string_equal(error_at(fixture, "param"), PREFER_HEADER_PREFER);
+    assert_int_equal(dry_run(fixture, "{\"model\":\"m\"}", PREFER_HEADER_MAX_PRICE, ""), 400);
+    assert_int_equal(dry_run(fixture, "{\"model\":\"unknown\"}", NULL, NULL), 404);
+    assert_string_equal(error_at(fixture, "code"), "model_not_found");
+    static const char *const bad[] = {"", "[]", "{", "{\"model\":5}", "{\"model\":\"\"}", "{}", "{\"model\":\"m\"}x"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(dry_run(fixture, bad[i], NULL, NULL), 400);
+}
+
+static void test_networks(void **state)
+{
+    struct fixture *fixture = ((struct world *)*state)->fixture;
+    assert_int_equal(get(fixture, route_networks, "", NULL, NULL), 200);
+    const json_t *native = json_array_get(data_of(fixture), 0);
+    assert_string_equal(json_string_value(json_object_get(native, "id")), "native");
+    assert_int_equal(json_integer_value(json_object_get(native, "offers")), ROWS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_offer_fields), cmocka_unit_test(test_offer_filters),
+        cmocka_unit_test(test_offer_pages),  cmocka_unit_test(test_nonsense_in_an_offer_query),
+        cmocka_unit_test(test_dry_run),      cmocka_unit_test(test_networks),
+    };
+    return cmocka_run_group_tests(tests, world_open, world_close);
+}
