@@ -305,7 +305,7 @@ enum dispatch_verdict dispatch_choose(const struct market *market, const struct 
     plan_make(market, query, &plan);
     gather(&plan, &candidates);
     if (candidates.count == 0 && candidates.has_ejected && all_are_ejected(&plan)) {
-        /* Ejected at the same time by several threads, or the last healthy one has left since. */
+        /* Ejected at the same time by several threads or for another model's sake, or the last healthy one has left. */
         plan.ignore_ejection = true;
         gather(&plan, &candidates);
     }
@@ -335,23 +335,6 @@ size_t dispatch_fitting(const struct market *market, const struct dispatch_query
         count += constraint_broken(&plan, plan.replicas[i]) == FITS &&
                  is_usable(market->worker[plan.replicas[i]], query->now_ns);
     return count;
-}
-
-bool dispatch_is_last_replica(const struct market *market, const struct worker *worker, int64_t now_ns)
-{
-    for (uint32_t model = 0; model < market->models.count; model++) {
-        size_t count;
-        const uint32_t *rows = market_replicas(market, model, &count);
-        bool serves = false, others = false;
-        for (size_t i = 0; i < count; i++) {
-            const struct worker *replica = market->worker[rows[i]];
-            serves |= replica == worker;
-            others |= replica != worker && is_usable(replica, now_ns);
-        }
-        if (serves && !others)
-            return true;
-    }
-    return false;
 }
 
 /* -- explaining -- */

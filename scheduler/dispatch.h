@@ -41,12 +41,8 @@ enum dispatch_verdict {
 enum dispatch_verdict dispatch_choose(const struct market *market, const struct dispatch_query *query,
                                       uint32_t *ret_row);
 /* How many replicas that are live and not ejected fit the constraints (ignoring load, links and tried). 0 or 1: a call
- * on one of them is on a lone replica. */
+ * on one of them is on a lone replica, which worker_end must not eject. */
 size_t dispatch_fitting(const struct market *market, const struct dispatch_query *query);
-/* Is there a model that the worker serves and no other replica that is live and not ejected? For worker_end: unlike
- * dispatch_fitting it minds no caller's constraints, and all models of the worker. */
-bool dispatch_is_last_replica(const struct market *market, const struct worker *worker, int64_t now_ns);
-
 struct dispatch_candidate {
     uint32_t row;
     double score;                      /* lower is better */

@@ -254,7 +254,6 @@ static void only_live_ones(void **state)
     atomic_store(&scene.workers[0]->draining, true);
     assert_int_equal(chosen(), 1);
     assert_int_equal(dispatch_fitting(scene.market, &scene.query), 1);
-    assert_true(dispatch_is_last_replica(scene.market, scene.workers[1], NOW));
     atomic_store(&scene.workers[1]->upstream_ok, false);
     assert_int_equal(verdict(), DISPATCH_FULL);
     assert_int_equal(dispatch_fitting(scene.market, &scene.query), 0);
@@ -272,11 +271,9 @@ static void ejected_ones(void **state)
     add(CENTS(30));
     scene.offers[2].region = STR("us-east");
     build("price");
-    assert_false(dispatch_is_last_replica(scene.market, scene.workers[1], NOW));
     eject(0);
     assert_int_equal(chosen(), 1);
     eject(1);
-    assert_true(dispatch_is_last_replica(scene.market, scene.workers[2], NOW));
     assert_int_equal(chosen(), 2);
     scene.query.region = STR("eu-west");
     assert_int_equal(dispatch_fitting(scene.market, &scene.query), 0);
@@ -285,7 +282,8 @@ static void ejected_ones(void **state)
     assert_int_equal(chosen(), 0); /* all ejected: better than nobody */
 }
 
-static void last_replica_of_any_model(void **state)
+/* Ejected for what it did with one model: it still serves the model that nobody else has. */
+static void ejected_but_the_last_of_another_model(void **state)
 {
     (void)state;
     static const struct str both[] = {{"llama", 5}, {"embed", 5}};
@@ -294,8 +292,13 @@ static void last_replica_of_any_model(void **state)
     scene.offers[0].models = both;
     scene.offers[0].model_count = 2;
     build("price");
-    assert_true(dispatch_is_last_replica(scene.market, scene.workers[0], NOW)); /* of "embed" */
-    assert_false(dispatch_is_last_replica(scene.market, scene.workers[1], NOW));
+    eject(0);
+    assert_int_equal(chosen(), 1);
+    scene.query.model = market_model(scene.market, STR("embed"), NULL);
+    assert_int_equal(chosen(), 0);
+    struct dispatch_candidate all[2];
+    assert_int_equal(dispatch_explain(scene.market, &scene.query, all, 2), 1);
+    assert_null(all[0].rejected);
 }
 
 static void ramps_back(void **state)
@@ -643,7 +646,7 @@ int main(void)
         cmocka_unit_test_teardown(retries, teardown),
         cmocka_unit_test_teardown(only_live_ones, teardown),
         cmocka_unit_test_teardown(ejected_ones, teardown),
-        cmocka_unit_test_teardown(last_replica_of_any_model, teardown),
+        cmocka_unit_test_teardown(ejected_but_the_last_of_another_model, teardown),
         cmocka_unit_test_teardown(ramps_back, teardown),
         cmocka_unit_test_teardown(two_choices_spread_the_load, teardown),
         cmocka_unit_test_teardown(a_burst_does_not_run_to_the_unmeasured, teardown),
