@@ -43,6 +43,7 @@ enum dispatch_verdict dispatch_choose(const struct market *market, const struct 
 /* How many replicas that are live and not ejected fit the constraints (ignoring load, links and tried). 0 or 1: a call
  * on one of them is on a lone replica, which worker_end must not eject. */
 size_t dispatch_fitting(const struct market *market, const struct dispatch_query *query);
+
 struct dispatch_candidate {
     uint32_t row;
     double score;                      /* lower is better */
