@@ -207,8 +207,11 @@ static void on_stored(void *ctx, enum error code)
     json_t *answer = json_pack("{s:s, s:O}", "worker_id", record->id, "gateways", registration->gateways);
     if (answer && registration->is_new)
         json_object_set_new(answer, "secret", json_string(registration->secret));
-    log_info(&(struct log_ctx){.worker = record->id}, "%s: %s of %s, %s",
-             registration->is_new ? "enrolled" : "registered again", record->name, record->supplier, record->gpu);
+    struct log_ctx log = {.worker = record->id};
+    if (registration->is_new)
+        log_info(&log, "enrolled: %s of %s, %s", record->name, record->supplier, record->gpu);
+    else
+        log_debug(&log, "registered again: %s", record->name);
     struct api_call *call = registration->call;
     registration_free(registration);
     api_reply_json(call, 200, answer);
