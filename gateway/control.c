@@ -93,11 +93,13 @@ static void on_signed(void *ctx, enum error error, struct str json)
     control->signs = error ? 0 : control->signs + 1;
     if (error || control->is_shut)
         return;
+    if (!control->is_told && feed_append(control->redis, "gateway", str_of(control->self.id)) == ERR_NONE)
+        control->is_told = true; /* the others need not wait for their next sign */
     atomic_store(&control->answered_ns, clock_mono_ns());
     take_list(control, json);
 }
 
-static void sign(struct control *control)
+void control_sign(struct control *control)
 {
     bool is_settled = control->signs >= SETTLED_SIGNS;
     if (control->is_signing)
@@ -114,7 +116,7 @@ static void on_tick(struct timer *timer)
     struct control *control = container_of(timer, struct control, tick);
     uint64_t ticks = control->ticks++;
     timer_set(control->loop, timer, loop_now(control->loop) + TICK_NS);
-    sign(control);
+    control_sign(control);
     registry_sweep(control->registry);
     for (size_t i = 0; i < registry_count(control->registry); i++) {
         struct registry_entry *entry = registry_at(control->registry, i);

@@ -151,6 +151,8 @@ static void take_change(struct control *control, const redisReply *fields)
         control_load_worker(control, id);
     else if (str_eq(kind, STR("key")) || str_eq(kind, STR("tenant")))
         keyring_store_changed(control->keyring_store, kind, id);
+    else if (str_eq(kind, STR("gateway")))
+        control_sign(control);
 }
 
 /* XREAD: [[stream, [[id, [field, value, ...]], ...]]]; XREVRANGE: [[id, fields]]. */

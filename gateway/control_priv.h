@@ -66,12 +66,16 @@ struct control {
     struct gateway_address self;
     struct buf gateways; /* the list as the reactors know it */
     unsigned signs;      /* in a row */
-    bool is_signing;
+    bool is_signing, is_told;
 
     /* read by any thread */
     atomic_bool is_connected, is_published;
     atomic_llong answered_ns; /* when Redis last answered a sign */
 };
+
+/* -- control.c -- */
+/* Tells the other gateways that this one is there, and asks for their list. */
+void control_sign(struct control *control);
 
 /* -- control_feed.c -- */
 MUST_CHECK enum error control_feed_open(struct control *control, const char *redis_url);
