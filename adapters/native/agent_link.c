@@ -48,7 +48,7 @@ static void link_drop(struct agent_link *link)
     link->state = LINK_WAITING;
 }
 
-/* The link is gone: again later, and ask where the gateways are now. */
+/* The link is gone: again later. */
 static void link_lost(struct agent_link *link, const char *why)
 {
     struct agent *agent = link->agent;
@@ -64,7 +64,8 @@ static void link_lost(struct agent_link *link, const char *why)
     if (agent->is_draining || agent->is_freeing)
         return;
     timer_set(agent->loop, &link->timer, loop_now(agent->loop) + backoff_next(&link->backoff));
-    agent_register_soon(agent);
+    if (agent_links_open(agent) == 0) /* else a gateway that is there tells where the others are */
+        agent_register_soon(agent);
 }
 
 /* -- up ---------------------------------------------------------------------------------------------------------- */
@@ -117,8 +118,10 @@ static void link_on_answer(struct agent_link *link)
         return;
     }
     struct log_ctx log = agent_log(link->agent);
-    if (str_eq(line, STR("NO denied")))
+    if (str_eq(line, STR("NO denied"))) {
         log_warn(&log, "gateway %s does not know this worker; registering again", link->gateway->id);
+        agent_register_soon(link->agent);
+    }
     link_lost(link, str_starts(line, STR("NO ")) ? "refused" : "not a gateway's answer");
 }
 
