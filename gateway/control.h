@@ -40,6 +40,10 @@ void control_workers_json(struct control *control, struct reactor *reactor, stru
                           void (*done)(void *ctx, json_t *take_list), void *ctx);
 void control_extra(struct control *control, struct reactor *reactor,
                    void (*done)(void *ctx, const struct metrics_extra *extra), void *ctx);
+/* A worker has registered over this gateway: done comes when its record is known here, or could not be read, so that
+ * the links that it dials next are not refused. */
+void control_worker_registered(struct control *control, struct reactor *reactor, const char *id,
+                               void (*done)(void *ctx), void *ctx);
 /* From any thread. Redis answers, and the first snapshot is published. */
 bool control_is_ready(const struct control *control);
 

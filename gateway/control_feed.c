@@ -81,6 +81,61 @@ void control_load_worker(struct control *control, struct str id)
         control->feed.unknown_loads++;
 }
 
+/* -- one that has just registered here --------------------------------------------------------------------------- */
+
+struct learning {
+    struct control *control;
+    struct reactor *reactor;
+    char id[ID_TEXT_MAX];
+    struct task task;
+    void (*done)(void *ctx);
+    void *ctx;
+};
+
+static void learning_end(void *arg)
+{
+    struct learning *learning = arg;
+    learning->done(learning->ctx);
+    free(learning);
+}
+
+static void learning_task(struct task *task)
+{
+    learning_end(container_of(task, struct learning, task));
+}
+
+static void on_learned(void *ctx, enum error error, const struct worker_record *record)
+{
+    struct learning *learning = ctx;
+    if (error == ERR_NONE)
+        take_record(learning->control, record);
+    if (loop_post(learning->reactor->loop, learning_end, learning) != ERR_NONE)
+        log_error(NULL, "no memory to answer a registration");
+}
+
+static void learning_start(void *arg)
+{
+    struct learning *learning = arg;
+    enum error error = worker_store_get(learning->control->redis, str_of(learning->id), on_learned, learning);
+    if (error)
+        on_learned(learning, error, NULL);
+}
+
+void control_worker_registered(struct control *control, struct reactor *reactor, const char *id,
+                               void (*done)(void *ctx), void *ctx)
+{
+    struct learning *learning = calloc(1, sizeof(*learning));
+    if (!learning) {
+        done(ctx);
+        return;
+    }
+    *learning = (struct learning){
+        .control = control, .reactor = reactor, .task = {.run = learning_task}, .done = done, .ctx = ctx};
+    if (!str_copy(learning->id, sizeof(learning->id), str_of(id)) ||
+        loop_post(control->loop, learning_start, learning) != ERR_NONE)
+        loop_defer(reactor->loop, &learning->task);
+}
+
 /* -- all of them ------------------------------------------------------------------------------------------------- */
 
 static void on_gone(void *ctx, struct registry_entry *entry)

@@ -196,14 +196,10 @@ static void registration_refuse(struct registration *registration)
     api_reply_error(call, &error);
 }
 
-static void on_stored(void *ctx, enum error code)
+static void on_learned(void *ctx)
 {
     struct registration *registration = ctx;
     const struct worker_record *record = &registration->record;
-    if (code) {
-        registration_fail(registration, code);
-        return;
-    }
     json_t *answer = json_pack("{s:s, s:O}", "worker_id", record->id, "gateways", registration->gateways);
     if (answer && registration->is_new)
         json_object_set_new(answer, "secret", json_string(registration->secret));
@@ -215,6 +211,17 @@ static void on_stored(void *ctx, enum error code)
     struct api_call *call = registration->call;
     registration_free(registration);
     api_reply_json(call, 200, answer);
+}
+
+static void on_stored(void *ctx, enum error code)
+{
+    struct registration *registration = ctx;
+    struct reactor *reactor = registration->call->reactor;
+    if (code)
+        registration_fail(registration, code);
+    else
+        control_worker_registered(reactor->gateway->control, reactor, registration->record.id, on_learned,
+                                  registration);
 }
 
 static void on_gateways(void *ctx, enum error code, struct str json)
