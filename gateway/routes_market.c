@@ -162,6 +162,40 @@ static json_t *offer_json(const struct market *market, const struct offer_rank *
     return offer;
 }
 
+/* Can it be had through this reactor? A worker whose link broke stays in the market for some seconds, because it may
+ * come back. */
+static bool is_there(struct reactor *reactor, const struct market *market, uint32_t row)
+{
+    const struct worker *worker = market_worker(market, row);
+    size_t count;
+    void *const *links = hub_links(reactor->hub, &count);
+    return !worker ||
+           (worker->index < count && links[worker->index] && worker_is_live(worker, loop_now(reactor->loop)));
+}
+
+/* Appends offers from position *at of the ranking on until there are `limit`; *at is then where to go on, 0 at the end.
+ * False: out of memory. */
+static bool append_offers(struct reactor *reactor, const struct offers_ask *ask, json_t *data, size_t *at)
+{
+    const struct market *market = reactor->snapshot->market;
+    size_t limit = (size_t)ask->limit, batch = limit + 1;
+    struct offer_rank *ranks = calloc(batch, sizeof(*ranks));
+    bool fits = ranks != NULL, has_more = true;
+    while (fits && has_more && json_array_size(data) < limit) {
+        size_t count = rank_offers(market, &ask->query, *at, batch, ranks), i = 0;
+        for (; fits && i < count && json_array_size(data) < limit; i++) {
+            if (is_there(reactor, market, ranks[i].row))
+                fits = json_array_append_new(data, offer_json(market, &ranks[i], ask->explain)) == 0;
+        }
+        *at += i;
+        has_more = i < count || count == batch;
+    }
+    free(ranks);
+    if (!has_more)
+        *at = 0;
+    return fits;
+}
+
 void route_offers(struct api_call *call)
 {
     static const char *const known[] = {"gpu",       "count",         "min_vram_gib", "region", "network",
@@ -175,24 +209,17 @@ void route_offers(struct api_call *call)
         api_reply_error(call, &error);
         return;
     }
-    const struct market *market = call->reactor->snapshot->market;
-    size_t limit = (size_t)ask.limit;
-    struct offer_rank *ranks = calloc(limit + 1, sizeof(*ranks));
     json_t *data = json_array();
-    size_t count = ranks ? rank_offers(market, &ask.query, (size_t)ask.offset, limit + 1, ranks) : 0;
-    bool fits = ranks && data;
-    for (size_t i = 0; fits && i < count && i < limit; i++)
-        fits = json_array_append_new(data, offer_json(market, &ranks[i], ask.explain)) == 0;
-    free(ranks);
-    if (!fits) {
+    size_t at = (size_t)ask.offset;
+    if (!data || !append_offers(call->reactor, &ask, data, &at)) {
         json_decref(data);
         fail(call, ERR_NO_MEMORY);
         return;
     }
     char next[32];
-    snprintf(next, sizeof(next), "o%lld", (long long)ask.offset + ask.limit);
+    snprintf(next, sizeof(next), "o%zu", at);
     api_reply_json(call, 200,
-                   json_pack("{s:s, s:o, s:s?}", "object", "list", "data", data, "next", count > limit ? next : NULL));
+                   json_pack("{s:s, s:o, s:s?}", "object", "list", "data", data, "next", at > 0 ? next : NULL));
 }
 
 /* -- the dry run -- */
@@ -288,7 +315,7 @@ void route_networks(struct api_call *call)
     json_int_t offers = 0;
     int64_t observed = 0;
     for (uint32_t row = 0; row < count; row++) {
-        if (!market_worker(market, row))
+        if (!market_worker(market, row) || !is_there(call->reactor, market, row))
             continue;
         int64_t at = market_observed_at_ms(market, row);
         offers++;

@@ -18,6 +18,7 @@ struct world {
     struct fixture *fixture;
     struct worker *workers[ROWS];
     struct hub_reactor *hub;
+    struct snapshot *native, *foreign; /* the rows as workers without a link, and as another network's */
 };
 
 static void on_link(void *ctx, struct worker *worker, bool is_up)
@@ -30,14 +31,15 @@ static void on_status(void *ctx, struct worker *worker, const struct worker_stat
     (void)ctx, (void)worker, (void)status;
 }
 
-static struct market *small_market(struct world *world)
+static struct snapshot *small_market(struct world *world, bool is_native)
 {
     static const struct str models[] = {{"m", 1}};
     static const struct model_alias alias = {{"nick", 4}, {"m", 1}};
     struct offer offers[ROWS];
     struct market *market;
     for (size_t i = 0; i < ROWS; i++) {
-        world->workers[i] = worker_new(rows[i].id, (uint32_t)i);
+        if (is_native)
+            world->workers[i] = worker_new(rows[i].id, (uint32_t)i);
         offers[i] = (struct offer){.id = str_of(rows[i].id),
                                    .network = STR("native"),
                                    .gpu = str_of(rows[i].gpu),
@@ -47,7 +49,7 @@ static struct market *small_market(struct world *world)
                                    .tags = STR("gdpr"),
                                    .models = models,
                                    .model_count = 1,
-                                   .worker = world->workers[i],
+                                   .worker = is_native ? world->workers[i] : NULL,
                                    .is_ready = true,
                                    .gpus = 1,
                                    .slots = 1,
@@ -60,7 +62,7 @@ static struct market *small_market(struct world *world)
                                    .observed_at_ms = 1234};
     }
     assert_int_equal(market_build(offers, ROWS, &alias, 1, &market), ERR_NONE);
-    return market;
+    return snapshot_new(market, NULL, true);
 }
 
 static int world_open(void **state)
@@ -72,8 +74,9 @@ static int world_open(void **state)
         return -1;
     world->fixture = fixture;
     struct reactor *reactor = &world->fixture->reactor;
-    reactor->snapshot = snapshot_new(small_market(world), NULL, true);
-    if (!reactor->snapshot || hub_reactor_open(reactor->loop, 0, &events, NULL, &world->hub) != ERR_NONE)
+    world->native = small_market(world, true);
+    world->foreign = small_market(world, false);
+    if (!world->native || !world->foreign || hub_reactor_open(reactor->loop, 0, &events, NULL, &world->hub) != ERR_NONE)
         return -1;
     reactor->hub = world->hub;
     *state = world;
@@ -84,12 +87,20 @@ static int world_close(void **state)
 {
     struct world *world = *state;
     void *fixture = world->fixture;
-    snapshot_unref(world->fixture->reactor.snapshot);
+    snapshot_unref(world->native);
+    snapshot_unref(world->foreign);
     hub_reactor_free(world->hub);
     for (size_t i = 0; i < ROWS; i++)
         worker_unref(world->workers[i]);
     free(world);
     return teardown(&fixture);
+}
+
+static struct fixture *fixture_with(void **state, bool is_native)
+{
+    struct world *world = *state;
+    world->fixture->reactor.snapshot = is_native ? world->native : world->foreign;
+    return world->fixture;
 }
 
 static json_t *data_of(const struct fixture *fixture)
@@ -99,7 +110,7 @@ static json_t *data_of(const struct fixture *fixture)
 
 static void test_offer_fields(void **state)
 {
-    struct fixture *fixture = ((struct world *)*state)->fixture;
+    struct fixture *fixture = fixture_with(state, false);
     assert_int_equal(get(fixture, route_offers, "gpu=H100&explain=1", NULL, "ten_1"), 200);
     assert_int_equal(json_array_size(data_of(fixture)), 1);
     const json_t *row = json_array_get(data_of(fixture), 0);
@@ -129,7 +140,7 @@ static void test_offer_fields(void **state)
 
 static void test_offer_filters(void **state)
 {
-    struct fixture *fixture = ((struct world *)*state)->fixture;
+    struct fixture *fixture = fixture_with(state, false);
     static const struct {
         const char *query;
         size_t count;
@@ -156,7 +167,7 @@ static void test_offer_filters(void **state)
 
 static void test_offer_pages(void **state)
 {
-    struct fixture *fixture = ((struct world *)*state)->fixture;
+    struct fixture *fixture = fixture_with(state, false);
     char query[64] = "sort=price&limit=2", next[32];
     assert_int_equal(get(fixture, route_offers, query, NULL, NULL), 200);
     assert_int_equal(json_array_size(data_of(fixture)), 2);
@@ -171,7 +182,7 @@ static void test_offer_pages(void **state)
 
 static void test_nonsense_in_an_offer_query(void **state)
 {
-    struct fixture *fixture = ((struct world *)*state)->fixture;
+    struct fixture *fixture = fixture_with(state, false);
     static const char *const cases[][2] = {{"count=x", "count"},
                                            {"count=-1", "count"},
                                            {"max_price=cheap", "max_price"},
@@ -209,7 +220,7 @@ static int dry_run(struct fixture *fixture, const char *body, const char *header
 
 static void test_dry_run(void **state)
 {
-    struct fixture *fixture = ((struct world *)*state)->fixture;
+    struct fixture *fixture = fixture_with(state, true);
     static const char *const bodies[] = {"{\"model\":\"m\"}", "{\"model\":\"nick\",\"messages\":[{}],\"n\":1,\"n\":2}"};
     for (size_t i = 0; i < 2; i++) {
         assert_int_equal(dry_run(fixture, bodies[i], PREFER_HEADER_MAX_PRICE, "1"), 200);
@@ -234,13 +245,17 @@ static void test_dry_run(void **state)
         assert_int_equal(dry_run(fixture, bad[i], NULL, NULL), 400);
 }
 
-static void test_networks(void **state)
+/* A worker whose link is gone is no offer, though the market still knows it. */
+static void test_workers_without_a_link(void **state)
 {
-    struct fixture *fixture = ((struct world *)*state)->fixture;
+    struct fixture *fixture = fixture_with(state, true);
+    assert_int_equal(get(fixture, route_offers, "limit=1", NULL, NULL), 200);
+    assert_int_equal(json_array_size(data_of(fixture)), 0);
+    assert_true(json_is_null(json_object_get(fixture->json, "next")));
     assert_int_equal(get(fixture, route_networks, "", NULL, NULL), 200);
     const json_t *native = json_array_get(data_of(fixture), 0);
     assert_string_equal(json_string_value(json_object_get(native, "id")), "native");
-    assert_int_equal(json_integer_value(json_object_get(native, "offers")), ROWS);
+    assert_int_equal(json_integer_value(json_object_get(native, "offers")), 0);
 }
 
 int main(void)
@@ -248,7 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_offer_fields), cmocka_unit_test(test_offer_filters),
         cmocka_unit_test(test_offer_pages),  cmocka_unit_test(test_nonsense_in_an_offer_query),
-        cmocka_unit_test(test_dry_run),      cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_dry_run),      cmocka_unit_test(test_workers_without_a_link),
     };
     return cmocka_run_group_tests(tests, world_open, world_close);
 }
