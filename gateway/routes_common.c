@@ -110,7 +110,7 @@ bool body_amount(const json_t *body, const char *name, int64_t *ret, struct api_
         !money_parse((struct str){json_string_value(value), json_string_length(value)}, ret)) {
         api_error_bad_request(error, name,
                               "%s must be an amount in US dollars as a string, such as \"12.50\": at most 10 digits "
-                              "before the point and 9 after it.",
+                              "before the point and 9 after it, and not above 9223372036.854775807.",
                               name);
         return false;
     }
