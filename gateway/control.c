@@ -129,7 +129,7 @@ static void on_tick(struct timer *timer)
         keyring_store_each_credit(control->keyring_store, keep_alive, control->credit_gate);
         settle_sweep(control->settling);
     }
-    if (ticks % READ_ALL_TICKS == READ_ALL_TICKS - 1)
+    if (control->feed.has_failed || ticks % READ_ALL_TICKS == READ_ALL_TICKS - 1)
         control_read_all(control);
 }
 

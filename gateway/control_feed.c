@@ -143,6 +143,7 @@ static void on_gone(void *ctx, struct registry_entry *entry)
     struct control *control = ctx;
     log_info(&(struct log_ctx){.worker = entry->record.id}, "worker is no longer registered");
     control_drop(control, entry->worker);
+    control_models_forget(control, entry);
     control_market_changed(control, true);
 }
 
@@ -154,11 +155,10 @@ static void on_record(void *ctx, enum error error, const struct worker_record *r
         return;
     }
     control->feed.is_reading_all = false;
+    control->feed.has_failed = error != ERR_NONE;
     if (error == ERR_NONE) {
         registry_pass_end(control->registry, on_gone, control);
-        if (!control->has_workers)
-            control_market_changed(control, true);
-        control->has_workers = true;
+        control_models_read(control);
     } else if (!control->is_shut) {
         log_warn(NULL, "cannot read the workers: %s", error_text(error));
     }
@@ -174,6 +174,7 @@ void control_read_all(struct control *control)
         return;
     registry_pass_begin(control->registry);
     feed->is_reading_all = worker_store_all(control->redis, on_record, control) == ERR_NONE;
+    feed->has_failed = !feed->is_reading_all;
     if (control->keyring_store)
         keyring_store_changed(control->keyring_store, STR("all"), STR(""));
 }

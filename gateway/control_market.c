@@ -107,6 +107,7 @@ void control_market_check(struct control *control, struct registry_entry *entry)
     bool serves = registry_serves(entry, control->settings->probes.admission, loop_now(control->loop));
     if (serves != entry->was_served)
         control_market_changed(control, true);
+    control_models_sync(control, entry);
 }
 
 void control_keyring_changed(void *ctx, struct keyring *keyring)

@@ -1,6 +1,7 @@
 /* Of the files of the control thread: control.c (opening, ticks, closing), control_feed.c (following Redis),
- * control_links.c (what reactors tell), control_probe.c (admission), control_market.c (snapshots), control_views.c
- * (what handlers ask). Everything here belongs to the control thread, except where said. */
+ * control_links.c (what reactors tell), control_models.c (what workers serve, for the next start), control_probe.c
+ * (admission), control_market.c (snapshots), control_views.c (what handlers ask). Everything here belongs to the
+ * control thread, except where said. */
 #ifndef SLUICE_GATEWAY_CONTROL_PRIV_H
 #define SLUICE_GATEWAY_CONTROL_PRIV_H
 
@@ -21,6 +22,7 @@ struct control_feed {
     char last_id[CONTROL_FEED_ID_MAX]; /* "": to be asked for */
     bool is_asking;
     bool is_reading_all, read_all_again;
+    bool has_failed;        /* the last full read */
     unsigned unknown_loads; /* workers asked for that are not in the registry */
 };
 
@@ -53,7 +55,7 @@ struct control {
     struct keyring *keyring;
     struct timer publish;
     int64_t built_ns; /* when the last snapshot went out */
-    bool has_workers; /* all were read at least once */
+    bool has_workers; /* all were read at least once, and what they serve */
     bool is_market_due;
 
     struct keyring_store *keyring_store;
@@ -95,6 +97,13 @@ bool control_tell_gateways(struct control *control, struct str json);
 /* A link came up or time passed: probes the worker if that is due. */
 void control_consider(struct control *control, struct registry_entry *entry, enum admission_event event);
 void control_runs_free(struct control *control);
+
+/* -- control_models.c -- */
+/* After a full read of the workers; the first one completes what the first snapshot needs. */
+void control_models_read(struct control *control);
+/* Stores, or forgets, what the worker serves, when that has changed. */
+void control_models_sync(struct control *control, struct registry_entry *entry);
+void control_models_forget(struct control *control, struct registry_entry *entry);
 
 /* -- control_market.c -- */
 /* Builds and publishes within 50 ms, or, when it is not urgent, within seconds. */

@@ -289,6 +289,7 @@ enum error registry_models(struct registry_entry *entry, const struct str *model
     entry->models = copy;
     entry->model_count = count;
     entry->is_models_known = true;
+    entry->is_models_stored = false;
     return ERR_NONE;
 }
 

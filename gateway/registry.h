@@ -23,6 +23,7 @@ struct registry_entry {
     bool is_models_known; /* told by a status, or by the store of models */
     struct str *models;   /* one allocation with their texts */
     size_t model_count;
+    bool is_models_stored; /* in Redis, by this gateway, as they are */
     bool draining;
     bool was_served;                       /* in the last list of offers */
     unsigned lost_runs;                    /* probes in a row that the worker did not answer in any way */

@@ -41,12 +41,10 @@ static void on_status(void *ctx, struct worker *worker, const struct worker_stat
     control_status(world.gateway.control, 0, worker, status);
 }
 
-static int world_open(void **state)
+static void gateway_open(void)
 {
     static const struct hub_events events = {.on_link = on_link, .on_status = on_status};
     char error[CONFIG_ERROR_MAX];
-    (void)state;
-    look("FLUSHALL");
     memset(&world, 0, sizeof(world));
     assert_int_equal(settings_load(NULL, &world.settings, error), ERR_NONE);
     snprintf(world.journal_dir, sizeof(world.journal_dir), "%s", fixture.dir);
@@ -65,13 +63,11 @@ static int world_open(void **state)
     assert_int_equal(control_open(&options, &control), ERR_NONE);
     assert_ptr_equal(world.gateway.control, control);
     assert_false(control_is_ready(control));
-    turn_until(control_is_ready(control));
-    return 0;
+    turn_until(control_is_ready(control) && world.snapshot);
 }
 
-static int world_close(void **state)
+static void gateway_close(void)
 {
-    (void)state;
     control_shut(world.gateway.control);
     assert_false(control_is_ready(world.gateway.control));
     world.reactor.hub = hub_reactor_free(world.reactor.hub);
@@ -83,6 +79,20 @@ static int world_close(void **state)
     loop_turn(fixture.loop, 0);
     snapshot_unref(world.snapshot);
     settings_free(&world.settings);
+}
+
+static int world_open(void **state)
+{
+    (void)state;
+    look("FLUSHALL");
+    gateway_open();
+    return 0;
+}
+
+static int world_close(void **state)
+{
+    (void)state;
+    gateway_close();
     return 0;
 }
 
@@ -414,6 +424,28 @@ static void a_lost_record_ends_its_worker(void **state)
     turn_until(is_known);
 }
 
+/* Calls for what a worker serves wait for it, instead of being told that there is no such model. */
+static void a_gateway_that_starts_again_knows_the_models(void **state)
+{
+    (void)state;
+    struct agent agent = {.line = LINE("\"m1\"", "false")};
+    agent_enrol(&agent);
+    turn_until(serves("m1"));
+    turn_until(!strcmp(look("HGET sl:models %s", agent.id), "[\"m1\"]"));
+    gateway_close();
+    agent.h2 = h2_free(agent.h2);
+    gateway_open();
+    assert_true(serves("m1"));
+
+    /* A worker that leaves by itself is not waited for. */
+    agent_dial(&agent);
+    turn_until(agent.status);
+    say(&agent, LINE("\"m1\"", "true"));
+    turn_until(!serves("m1"));
+    turn_until(!strcmp(look("HEXISTS sl:models %s", agent.id), "0"));
+    agent.h2 = h2_free(agent.h2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,6 +453,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_wrong_answer_suspends, world_open, world_close),
         cmocka_unit_test_setup_teardown(a_refused_probe_suspends, world_open, world_close),
         cmocka_unit_test_setup_teardown(a_new_gateway_is_told_to_workers, world_open, world_close),
+        cmocka_unit_test_setup_teardown(a_gateway_that_starts_again_knows_the_models, world_open, world_close),
         cmocka_unit_test_setup_teardown(a_lost_record_ends_its_worker, world_open, world_close),
     };
     return cmocka_run_group_tests(tests, fixture_start, fixture_stop);
