@@ -16,7 +16,7 @@ CALLER_CALLS = [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("POST"
 
 
 @pytest.mark.parametrize("method,path", ADMIN_CALLS + CALLER_CALLS)
-@pytest.mark.parametrize("authorization", [None, "Bearer ", "Bearer wrong", "Basic dXNlcjpwYXNz", "wrong", f"bearer{ADMIN_KEY}",
+@pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong", "Basic dXNlcjpwYXNz", "wrong", f"bearer{ADMIN_KEY}",
                                            f"Bearer {ADMIN_KEY}x", f"Bearer {ADMIN_KEY[:-1]}"])
 def test_no_or_wrong_key_is_401(gateway, method, path, authorization):
     headers = {"Authorization": authorization} if authorization else {}

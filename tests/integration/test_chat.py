@@ -165,8 +165,7 @@ def test_stream_body_is_only_spliced(tenant, fleet, options):
     received = fleet.server.last()["body"]
     assert json.loads(received)["stream_options"]["include_usage"] is True
     if options != b"null":
-        piece = inserted_piece(body, received)
-        assert piece is not None and b"include_usage" in piece
+        assert inserted_piece(body, received) is not None, received
     usage_chunks = [e for e in harness.sse_data(answer.content) if b'"choices":[]' in e]
     assert usage_chunks == []
 
