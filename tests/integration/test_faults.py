@@ -42,9 +42,9 @@ class Caller(threading.Thread):
         try:
             answer = http.post("/v1/chat/completions", json=body)
         except httpx.ConnectError:
-            self.outcomes["refused"] += 1  # the gateway was down: the call never began
-            time.sleep(0.02)
-            return
+            self.outcomes["refused"] += 1  # the gateway was down: the call never began, so it is made again
+            time.sleep(0.05)
+            return self.one(http)
         except httpx.HTTPError:
             self.outcomes["broken"] += 1  # begun, and it may or may not have been answered in full
             return
@@ -92,7 +92,7 @@ def test_a_thousand_requests_under_fire(make_gateway, make_fleet):
     own = make_gateway()
     fleet = make_fleet(3, on=own, slots=8, price="36.00")
     for server in fleet.servers:
-        server.fault(count=-1, head_delay_ms=5, chunk_delay_ms=3)
+        server.fault(count=-1, head_delay_ms=40, chunk_delay_ms=6)
     tenant = own.tenant(credit="1000")
     callers = [Caller(own, tenant, fleet.model, REQUESTS // CALLERS, seed) for seed in range(CALLERS)]
     dice = random.Random(20240607)
@@ -114,8 +114,6 @@ def test_a_thousand_requests_under_fire(make_gateway, make_fleet):
         elif pid := own.redis_pid():
             os.kill(pid, signal.SIGKILL)
         kills[victim] += 1
-        if sum(kills.values()) >= 60:  # the rest in peace, so that the test ends
-            break
     for caller in callers:
         caller.join(120)
         assert not caller.is_alive(), "a call hangs"

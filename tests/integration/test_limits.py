@@ -155,10 +155,10 @@ def test_idle_connection_before_a_request_is_no_error(tight):
 
 
 @pytest.mark.timeout(60)
-def test_slow_body_is_408(tight, tight_tenant):
+def test_slow_body_is_408(gateway, tenant):
     """A body under 1024 bytes a second after its first 10 seconds is given up."""
-    with Raw(tight[0], timeout=30) as raw:
-        raw.send(f"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {tight_tenant.key}\r\n"
+    with Raw(gateway, timeout=30) as raw:
+        raw.send(f"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {tenant.key}\r\n"
                  "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n{")
         started = time.monotonic()
         assert raw.head().status == 408

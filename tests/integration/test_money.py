@@ -47,16 +47,16 @@ def test_amounts_that_are_none(gateway, tenant, amount):
 
 
 def test_credits_are_exact_and_idempotent(gateway):
-    tenant = gateway.tenant(credit="9999999999.999999999")
+    tenant = gateway.tenant(credit="1234567890.123456788")
     key = {"Idempotency-Key": uuid.uuid4().hex}
     body = {"tenant": tenant.id, "amount_usd": "0.000000001"}
     first = gateway.admin_ok("POST", "/api/v1/admin/credits", json=body, headers=key)
     again = gateway.admin_ok("POST", "/api/v1/admin/credits", json=body, headers=key)
     assert first == again
-    assert total(tenant) == Decimal("10000000000")
+    assert total(tenant) == Decimal("1234567890.123456789")
     other = gateway.admin("POST", "/api/v1/admin/credits", json={**body, "amount_usd": "1"}, headers=key)
     assert error_of(other, 409)["code"] == "idempotency_mismatch"
-    assert total(tenant) == Decimal("10000000000")
+    assert total(tenant) == Decimal("1234567890.123456789")
     error_of(gateway.admin("POST", "/api/v1/admin/credits", json={"tenant": "ten_nobody", "amount_usd": "1"},
                            headers={"Idempotency-Key": uuid.uuid4().hex}), 404)
 

@@ -16,6 +16,21 @@ def ask(tenant, fleet, **fields):
     return tenant.call("POST", "/v1/chat/completions", json=fleet.chat(**fields))
 
 
+def is_serving(gateway, worker_id):
+    """Admitted, connected and taking calls."""
+    worker = gateway.worker(worker_id)
+    return worker["state"] == "ready" and worker["linked"] and not worker["draining"]
+
+
+def test_offers_of_a_dead_worker_go(gateway, tenant, make_fleet):
+    fleet = make_fleet(price="0.123456789")
+    count = lambda: len([o for o in tenant.call("GET", "/api/v1/offers", params={"limit": 200}).json()["data"]
+                         if o["price_per_gpu_hour_usd"] == "0.123456789"])
+    wait_until(lambda: count() == 1, 5, "offered")
+    fleet.worker.kill()
+    wait_until(lambda: count() == 0, 10, "no longer offered")
+
+
 def test_fields_of_a_worker(gateway, fleet):
     worker = gateway.worker(fleet.worker.id)
     assert set(worker) >= {"id", "state", "reason", "models", "gpu", "price_per_gpu_hour_usd", "slots", "in_flight", "region",
@@ -74,7 +89,7 @@ def test_worker_keeps_its_identity(gateway, tenant, make_fleet):
     fleet = make_fleet()
     before = fleet.worker.id
     fleet.worker.kill()
-    wait_until(lambda: gateway.worker(before)["state"] != "ready", 10, "seen as gone")
+    wait_until(lambda: not is_serving(gateway, before), 10, "seen as gone")
     count = len(gateway.workers())
     fleet.worker.token = "not-needed-any-more"
     fleet.worker.start()
@@ -108,7 +123,7 @@ def test_drain_on_sigterm(gateway, tenant, make_fleet):
         harness.threading.Event().wait(0.05)
         assert len(threads) < 50
     drained.process.terminate()
-    wait_until(lambda: gateway.worker(drained.id)["state"] != "ready", 5, "no longer ready")
+    wait_until(lambda: not is_serving(gateway, drained.id), 5, "no longer serving")
     seen = len(fleet.servers[0].requests())
     for n in range(10):
         answer = ask(tenant, fleet, user=f"later-{n}")
@@ -174,14 +189,14 @@ def test_upstream_key(gateway, tenant, make_server, make_worker, tmp_path):
     model = harness.new_model_name()
     server = make_server(models=[model], key="up-secret")
     worker = make_worker(server, upstream_key="env:UP_KEY", env={"UP_KEY": "up-secret"})
-    answer = tenant.call("POST", "/v1/chat/completions", json={"model": model, "messages": []})
-    assert answer.status_code == 200
+    post = lambda: tenant.call("POST", "/v1/chat/completions", json={"model": model, "messages": []})
+    wait_until(lambda: post().status_code == 200, 5, "serves with the key")
     assert b"Bearer up-secret" in server.last()["head"] and tenant.key.encode() not in server.last()["head"]
     path = tmp_path / "key"
     path.write_text("up-secret\n")
     worker.remove()
     make_worker(server, upstream_key=f"file:{path}")
-    wait_until(lambda: tenant.call("POST", "/v1/chat/completions", json={"model": model, "messages": []}).status_code == 200, 10, "key of a file")
+    wait_until(lambda: post().status_code == 200, 10, "key of a file")
 
 
 def test_callers_key_never_reaches_the_upstream(tenant, fleet):

@@ -96,7 +96,7 @@ for (const upstream of ['float', 'base64']) {
 
 test('errors have the right class', async () => {
   const wrong = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'sk-wrong', maxRetries: 0 });
-  await assert.rejects(wrong.models.list(), (e) => e instanceof OpenAI.AuthenticationError && e.code === 'invalid_api_key' && e.requestID);
+  await assert.rejects(wrong.models.list(), (e) => e instanceof OpenAI.AuthenticationError && e.code === 'invalid_api_key' && Boolean(e.requestID));
   const ask = () => client.chat.completions.create({ model, messages });
   await assert.rejects(client.chat.completions.create({ model: 'none', messages }),
     (e) => e instanceof OpenAI.NotFoundError && e.code === 'model_not_found');
