@@ -24,7 +24,7 @@ enum state {
     ST_REFUSED,
 };
 
-enum known_header { KNOWN_NONE, KNOWN_LENGTH, KNOWN_CODING };
+enum known_header { KNOWN_NONE, KNOWN_LENGTH, KNOWN_CODING, KNOWN_HOST };
 
 enum { CHUNK_EXTENSION_MAX = 256, CHUNK_DIGITS_MAX = 8, METHOD_MAX = 20 };
 
@@ -101,6 +101,8 @@ static enum http_guard_verdict name_end(struct http_guard *guard)
         guard->known = KNOWN_LENGTH;
     else if (str_eq(name, STR("transfer-encoding")))
         guard->known = KNOWN_CODING;
+    else if (str_eq(name, STR("host")))
+        guard->known = KNOWN_HOST;
     /* A trailer that frames the message again is the oldest trick of all. */
     if (guard->known && guard->in_trailers)
         return HTTP_GUARD_MALFORMED;
@@ -142,8 +144,12 @@ static enum http_guard_verdict value_end(struct http_guard *guard)
     struct str value = str_trim((struct str){guard->value, kept});
     if (guard->known == KNOWN_LENGTH)
         return guard->value_len > sizeof(guard->value) ? HTTP_GUARD_MALFORMED : length_end(guard, value);
-    if (guard->has_coding)
+    if (guard->known == KNOWN_HOST ? guard->has_host : guard->has_coding)
         return HTTP_GUARD_MALFORMED;
+    if (guard->known == KNOWN_HOST) {
+        guard->has_host = true;
+        return HTTP_GUARD_OK;
+    }
     guard->has_coding = true;
     bool is_chunked = guard->value_len <= sizeof(guard->value) && str_eq(value, STR("chunked"));
     return is_chunked ? HTTP_GUARD_OK : HTTP_GUARD_UNKNOWN_CODING;
@@ -155,6 +161,8 @@ static enum http_guard_verdict head_end(struct http_guard *guard)
         message_begin(guard);
         return HTTP_GUARD_OK;
     }
+    if (!guard->has_host && !guard->is_http10) /* RFC 9112, section 3.2 */
+        return HTTP_GUARD_MALFORMED;
     if (guard->has_coding && (guard->has_length || guard->is_http10))
         return HTTP_GUARD_MALFORMED;
     if (guard->length > guard->limits->body_bytes)

@@ -2,6 +2,7 @@
 #include "core/clock.h"
 #include "core/http_guard.h"
 #include "core/log.h"
+#include "core/tcp_progress.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -25,6 +26,7 @@ enum {
     STREAM_BLOCK = 16384,
     POOL_EXTRA = 24 << 10, /* of a connection's memory beyond the head: header table, answer head, send buffer */
     LISTEN_BACKLOG = 4096,
+    IDLE_S = 120, /* a kept connection without a request */
 };
 
 struct conn {
@@ -32,6 +34,8 @@ struct conn {
     struct http_guard guard;
     struct io_source hangup; /* EPOLLRDHUP on the socket: libmicrohttpd does not watch a suspended connection */
     struct timer timer;      /* a slow head, a slow body, the linger of a refused one */
+    struct timer stall;      /* while an answer leaves: does the reader take it? */
+    uint64_t acked;
     struct call *call;
     int64_t body_from_ns;
     int refused; /* status that the connection is (or will be) closed with; 0: none */
@@ -245,6 +249,23 @@ static void on_conn_timer(struct timer *timer)
     conn_refuse_now(conn);
 }
 
+/* A reader that has taken nothing of what waits for it since the last look is cut off. */
+static void on_stall_timer(struct timer *timer)
+{
+    struct conn *conn = container_of(timer, struct conn, stall);
+    struct httpd *httpd = conn->httpd;
+    uint64_t acked = conn->acked;
+    bool waits = false;
+    if (tcp_progress(conn->hangup.fd, &acked, &waits) && waits && acked == conn->acked) {
+        if (conn->call)
+            call_gone(conn->call);
+        shutdown(conn->hangup.fd, SHUT_RDWR);
+        return;
+    }
+    conn->acked = acked;
+    timer_set(httpd->loop, timer, loop_now(httpd->loop) + httpd->options.write_stall_ms * NS_PER_MS);
+}
+
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
                           enum MHD_ConnectionNotificationCode code)
 {
@@ -261,6 +282,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
         conn->httpd = httpd;
         conn->hangup = (struct io_source){.fd = info->connect_fd, .on_ready = on_hangup};
         conn->timer.on_due = on_conn_timer;
+        conn->stall.on_due = on_stall_timer;
         http_guard_init(&conn->guard, &httpd->limits);
         info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
         const struct sockaddr *peer = info ? info->client_addr : NULL;
@@ -289,6 +311,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     atomic_store_explicit(&conn_by_fd[conn->hangup.fd], NULL, memory_order_release);
     loop_remove(httpd->loop, &conn->hangup);
     timer_clear(httpd->loop, &conn->timer);
+    timer_clear(httpd->loop, &conn->stall);
     *conn->link = conn->next;
     if (conn->next)
         conn->next->link = conn->link;
@@ -410,6 +433,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context, 
     }
     conn->call = NULL;
     *context = NULL;
+    timer_clear(httpd->loop, &conn->stall);
     if (call->is_seen)
         httpd->options.ops->on_end(httpd->options.ctx, &call->public, is_complete);
     if (call->response)
@@ -440,8 +464,11 @@ static void response_fields(struct MHD_Response *response, const struct httpd_fi
 static void call_answered(struct call *call, int status)
 {
     call->status = status;
+    struct conn *conn = call->conn;
+    struct httpd *httpd = conn->httpd;
     if (!call->response) /* out of memory: the connection closes without an answer */
         call->is_gone = true;
+    timer_set(httpd->loop, &conn->stall, loop_now(httpd->loop) + httpd->options.write_stall_ms * NS_PER_MS);
     call_resume(call);
 }
 
@@ -664,13 +691,12 @@ enum error httpd_open(struct loop *loop, const struct httpd_options *options, st
         httpd->known_len[httpd->known_count] = strlen(options->known[httpd->known_count]);
         httpd->known_count++;
     }
-    unsigned stall_s = (unsigned)((options->write_stall_ms + 999) / 1000);
     httpd->mhd = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_access, httpd,
         MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, options->listen_fd,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, options->head_bytes + POOL_EXTRA, MHD_OPTION_CONNECTION_LIMIT,
-        options->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, stall_s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, httpd,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, httpd, MHD_OPTION_NOTIFY_CONNECTION, on_connection, httpd,
+        options->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
+        httpd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, httpd, MHD_OPTION_NOTIFY_CONNECTION, on_connection, httpd,
         MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     const union MHD_DaemonInfo *info = httpd->mhd ? MHD_get_daemon_info(httpd->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (!info) {

@@ -28,7 +28,7 @@ static enum error market_rebuild(struct control *control)
     struct offer *offers = calloc(count ? count : 1, sizeof(*offers));
     if (!offers)
         return ERR_NO_MEMORY;
-    registry_offers(control->registry, control->settings, loop_now(control->loop), clock_wall_ms(), offers);
+    count = registry_offers(control->registry, control->settings, loop_now(control->loop), clock_wall_ms(), offers);
     enum error error = market_build(offers, count, control->aliases, control->settings->aliases.count, &market);
     free(offers);
     if (error)

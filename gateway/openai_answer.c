@@ -54,19 +54,24 @@ static void send_fault(struct attempt *attempt)
     front_answer(call->front, attempt->status, &answer, &call->answer);
 }
 
-static void finish_stream(struct openai_call *call)
+static void end_transfer(struct openai_call *call)
 {
     struct httpd_field trailers[2];
     char cost[MONEY_TEXT_MAX], gpu_ms[24];
-    call->state = CALL_ANSWERED;
-    if (!call->front)
-        return;
     money_text(call->record.cost_usd_nano, cost);
     snprintf(gpu_ms, sizeof(gpu_ms), "%lld", (long long)call->record.gpu_ms);
     trailers[0] = (struct httpd_field){"x-sluice-cost-usd", cost};
     trailers[1] = (struct httpd_field){"x-sluice-gpu-ms", gpu_ms};
-    call_observe(call, 200);
     httpd_finish(call->front->http, trailers, call->front->http->is_http10 ? 0 : 2);
+}
+
+static void finish_stream(struct openai_call *call)
+{
+    call->state = CALL_ANSWERED;
+    if (!call->front)
+        return;
+    call_observe(call, 200);
+    end_transfer(call);
 }
 
 /* Starts the caller's stream: from here on there is no other replica. */
@@ -115,7 +120,8 @@ static void complete_stream(struct attempt *attempt)
     call_settle(call, finish_stream);
 }
 
-/* The worker's side died in mid-stream: an error event that clients raise on, and no clean end. Costs nothing. */
+/* The worker's side died in mid-stream: an error event that clients raise on in place of [DONE]. Bytes that know no
+ * events end in an aborted transfer. Costs nothing. */
 static void break_stream(struct attempt *attempt, bool has_error_event)
 {
     struct openai_call *call = attempt->call;
@@ -141,7 +147,10 @@ static void break_stream(struct attempt *attempt, bool has_error_event)
     if (call->has_sse && !has_error_event && is_written && !httpd_write(call->front->http, buf_str(&event)))
         log_warn(NULL, "no memory for a stream's error event");
     buf_free(&event);
-    httpd_break(call->front->http);
+    if (call->has_sse)
+        end_transfer(call);
+    else
+        httpd_break(call->front->http);
 }
 
 /* -- server-sent events -- */

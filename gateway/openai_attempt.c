@@ -263,8 +263,9 @@ void attempt_start(struct openai_call *call, const struct market *market, uint32
     call->state = CALL_SENT;
     call_watch_deadline(call);
     worker_begin(attempt->worker, now);
-    headers[count++] =
-        (struct h2_header){STR("content-type"), content_type.len ? content_type : STR("application/json")};
+    /* What was read as JSON goes on as JSON, whatever the caller's tool called it. */
+    bool is_form = call->endpoint->is_pass_through && content_type.len;
+    headers[count++] = (struct h2_header){STR("content-type"), is_form ? content_type : STR("application/json")};
     if (accept.len)
         headers[count++] = (struct h2_header){STR("accept"), accept};
     headers[count++] = (struct h2_header){STR("x-request-id"), str_of(call->front->request_id)};

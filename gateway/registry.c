@@ -302,16 +302,19 @@ bool registry_serves(const struct registry_entry *entry, int admission, int64_t 
     return is_admitted && is_near && entry->is_models_known && !entry->draining;
 }
 
-void registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
-                     struct offer *offers)
+size_t registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
+                       struct offer *offers)
 {
+    size_t count = 0;
     for (size_t i = 0; i < registry->count; i++) {
         struct registry_entry *entry = registry->entries[i];
         const struct worker_record *record = &entry->record;
         int64_t heard_ns = atomic_load(&entry->worker->heard_ns);
         bool serves = registry_serves(entry, settings->probes.admission, now_ns);
         entry->was_served = serves;
-        offers[i] = (struct offer){
+        if (!serves) /* cannot be had now: no offer */
+            continue;
+        offers[count++] = (struct offer){
             .id = str_of(record->id),
             .network = STR("native"),
             .gpu = str_of(record->gpu),
@@ -322,7 +325,7 @@ void registry_offers(struct registry *registry, const struct settings *settings,
             .models = entry->models,
             .model_count = entry->is_models_known ? entry->model_count : 0,
             .worker = entry->worker,
-            .is_ready = serves,
+            .is_ready = true,
             .gpus = record->gpus ? record->gpus : 1,
             .slots = record->slots ? record->slots : 1,
             .price_usd_nano = record->price_usd_nano,
@@ -335,6 +338,7 @@ void registry_offers(struct registry *registry, const struct settings *settings,
             .observed_at_ms = heard_ns ? now_ms - (now_ns - heard_ns) / NS_PER_MS : record->enrolled_at_ms,
         };
     }
+    return count;
 }
 
 static json_t *words_of(struct str words)
@@ -351,6 +355,22 @@ static json_t *at_or_null(int64_t at_ms)
     return at_ms ? json_integer(at_ms) : json_null();
 }
 
+/* What keeps an admitted worker from taking calls now; NULL: nothing. */
+static const char *absence(const struct registry_entry *entry, const char **ret_state)
+{
+    const struct worker *worker = entry->worker;
+    *ret_state = "offline";
+    if (entry->links == 0)
+        return "no link";
+    if (entry->draining) {
+        *ret_state = "draining";
+        return "it ends its running calls";
+    }
+    if (!atomic_load(&worker->upstream_ok))
+        return "its model server is down";
+    return worker_is_live(worker, clock_mono_ns()) ? NULL : "no heartbeat";
+}
+
 json_t *registry_row(const struct registry_entry *entry, int64_t now_ms)
 {
     const struct worker_record *record = &entry->record;
@@ -361,13 +381,20 @@ json_t *registry_row(const struct registry_entry *entry, int64_t now_ms)
     json_t *models = json_array();
     for (size_t i = 0; models && i < entry->model_count; i++)
         json_array_append_new(models, json_stringn(entry->models[i].ptr, entry->models[i].len));
-    json_t *reason = admission->reason[0] ? json_string(admission->reason) : json_null();
+    const char *state = admission_state_name(admission->state), *absent_state;
+    const char *why = admission->reason[0] ? admission->reason : NULL;
+    const char *why_absent = admission->state == ADMISSION_READY ? absence(entry, &absent_state) : NULL;
+    if (why_absent) {
+        state = absent_state;
+        why = why_absent;
+    }
+    json_t *reason = why ? json_string(why) : json_null();
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:s, s:i, s:i, s:s, s:o, s:f, s:o, s:o, s:o, s:b, s:b, s:I}",
-        "id", record->id, "name", record->name, "supplier", record->supplier, "state",
-        admission_state_name(admission->state), "reason", reason, "models", models, "gpu", record->gpu, "gpu_raw",
-        record->gpu_raw, "gpus", (int)record->gpus, "price_per_gpu_hour_usd", price, "slots", (int)record->slots,
-        "in_flight", entry->links && reported > ours ? reported : ours, "region", record->region, "tags",
+        "id", record->id, "name", record->name, "supplier", record->supplier, "state", state, "reason", reason,
+        "models", models, "gpu", record->gpu, "gpu_raw", record->gpu_raw, "gpus", (int)record->gpus,
+        "price_per_gpu_hour_usd", price, "slots", (int)record->slots, "in_flight",
+        entry->links && reported > ours ? reported : ours, "region", record->region, "tags",
         words_of(str_of(record->tags)), "reputation", reputation_bound(&record->reputation, now_ms), "last_probe_at",
         at_or_null(admission->last_probe_at_ms), "last_probe_took_ms",
         admission->last_probe_took_ms ? json_integer(admission->last_probe_took_ms) : json_null(), "next_probe_at",

@@ -63,10 +63,12 @@ MUST_CHECK enum error registry_models(struct registry_entry *entry, const struct
 
 /* Does this gateway offer it to callers? admission: enum settings_probe. */
 bool registry_serves(const struct registry_entry *entry, int admission, int64_t now_ns);
-/* One offer an entry into offers (room for registry_count). Views live until the registry changes. */
-void registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
-                     struct offer *offers);
-/* The row of GET /api/v1/workers; NULL: out of memory. */
+/* The offers of those that serve now into offers (room for registry_count); how many. Views live until the registry
+ * changes. */
+size_t registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
+                       struct offer *offers);
+/* The row of GET /api/v1/workers: `state` is the admission's, or for an admitted worker that cannot take calls now
+ * "offline" or "draining" with the reason. NULL: out of memory. */
 json_t *registry_row(const struct registry_entry *entry, int64_t now_ms);
 
 #endif

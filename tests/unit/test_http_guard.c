@@ -47,6 +47,8 @@ static const struct {
     {HEAD "A b\r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
     {HEAD ": b\r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
     {HEAD "A: \x01\r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
+    {"GET / HTTP/1.1\r\nX: y\r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
+    {HEAD "Host: b\r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
     {"GET  / HTTP/1.1\r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
     {"GET / HTTP/1.1 \r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
     {"GET /\r\n\r\n", HTTP_GUARD_MALFORMED, 0, 0},
@@ -64,7 +66,7 @@ static const struct {
     {HEAD "Content-Length: 101\r\n\r\n", HTTP_GUARD_BODY_TOO_LARGE, 0, 0},
     {HEAD "Transfer-Encoding: chunked\r\n\r\n65\r\n", HTTP_GUARD_BODY_TOO_LARGE, 0, 0},
     /* a second message is refused, the first stands */
-    {"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\n", HTTP_GUARD_MALFORMED, 19, 0},
+    {"GET /a HTTP/1.0\r\n\r\nGET /b HTTP/1.1\n", HTTP_GUARD_MALFORMED, 19, 0},
     {HEAD "Content-Length: 2\r\n\r\nabX Y Z\r\n", HTTP_GUARD_MALFORMED, 53, 0},
 };
 

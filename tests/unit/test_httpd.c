@@ -93,7 +93,7 @@ static const struct httpd_ops ops = {.on_head = on_head,
                                      .on_end = on_end,
                                      .refuse = refuse};
 
-static void start(struct seen *seen, int64_t head_ms)
+static void start_stall(struct seen *seen, int64_t head_ms, int64_t write_stall_ms)
 {
     static const char *const known[] = {"x-test", NULL};
     struct httpd_options options = {.known = known,
@@ -101,7 +101,7 @@ static void start(struct seen *seen, int64_t head_ms)
                                     .body_bytes = 1 << 20,
                                     .head_ms = head_ms,
                                     .body_min_bps = 1024,
-                                    .write_stall_ms = 60000,
+                                    .write_stall_ms = write_stall_ms,
                                     .connections_max = 100,
                                     .ops = &ops,
                                     .ctx = seen};
@@ -109,6 +109,11 @@ static void start(struct seen *seen, int64_t head_ms)
     assert_int_equal(loop_open(&seen->loop), ERR_NONE);
     assert_int_equal(httpd_listen("127.0.0.1:0", true, &options.listen_fd, &seen->port), ERR_NONE);
     assert_int_equal(httpd_open(seen->loop, &options, &seen->httpd), ERR_NONE);
+}
+
+static void start(struct seen *seen, int64_t head_ms)
+{
+    start_stall(seen, head_ms, 60000);
 }
 
 static void finish(struct seen *seen)
@@ -287,9 +292,9 @@ static void test_refusals(void **state)
         {"GET / HTTP/1.1\nHost: a\n\n", 400},
         {"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400},
         {"POST / HTTP/1.1\r\nTransfer-Encoding: br\r\n\r\n", 501},
-        {"POST / HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n", 413},
-        {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 0},
-        {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabXX", 400},
+        {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n", 413},
+        {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 0},
+        {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabXX", 400},
     };
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -329,6 +334,35 @@ static void test_good_then_bad(void **state)
     finish(&seen);
 }
 
+/* A stream that waits for its source is left alone; a reader that takes nothing is cut off. */
+static void test_stalled_reader(void **state)
+{
+    struct seen seen;
+    struct httpd_field type = {"content-type", "text/event-stream"};
+    static char block[1 << 20];
+    (void)state;
+    start_stall(&seen, 5000, 100);
+    seen.answer_at_once = false;
+    int fd = dial(&seen);
+    say(fd, "GET /s HTTP/1.1\r\nHost: a\r\n\r\n");
+    turn_until(&seen, seen.requests == 1);
+    httpd_stream(seen.call, 200, &type, 1);
+    assert_true(httpd_write(seen.call, STR("data: 1\n\n")));
+    hear(&seen, fd, "data: 1\n\n");
+    int64_t until = clock_mono_ns() + 500 * NS_PER_MS; /* five times the limit with nothing to send */
+    while (clock_mono_ns() < until)
+        loop_turn(seen.loop, 10 * NS_PER_MS);
+    assert_int_equal(seen.ended, 0);
+    memset(block, 'x', sizeof(block));
+    for (int i = 0; i < 16; i++)
+        assert_true(httpd_write(seen.call, (struct str){block, sizeof(block)}));
+    turn_until(&seen, seen.ended == 1);
+    assert_int_equal(seen.gone, 1);
+    turn_until(&seen, httpd_connections(seen.httpd) == 0);
+    close(fd);
+    finish(&seen);
+}
+
 static void test_shared_port(void **state)
 {
     struct seen seen;
@@ -362,7 +396,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers),   cmocka_unit_test(test_stream),      cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_hang_up),   cmocka_unit_test(test_refusals),    cmocka_unit_test(test_good_then_bad),
-        cmocka_unit_test(test_slow_head), cmocka_unit_test(test_shared_port),
+        cmocka_unit_test(test_slow_head), cmocka_unit_test(test_shared_port), cmocka_unit_test(test_stalled_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -173,7 +173,7 @@ static void offers_and_rows(void **state)
     assert_int_equal(settings_load(NULL, &settings, error), ERR_NONE);
     registry_link(registry, entry, 1, true, 1);
     assert_int_equal(registry_models(entry, models, 1, &changed), ERR_NONE);
-    registry_offers(registry, &settings, 2, 1000, &offer);
+    assert_int_equal(registry_offers(registry, &settings, 2, 1000, &offer), 1);
     assert_true(offer.is_ready && entry->was_served);
     assert_true(str_eq(offer.network, STR("native")) && str_eq(offer.tags, STR("gdpr,hipaa")));
     assert_int_equal(offer.model_count, 1);
@@ -183,6 +183,12 @@ static void offers_and_rows(void **state)
     atomic_store(&entry->worker->in_flight, 2);
     atomic_store(&entry->worker->reported, 5);
     json_t *row = registry_row(entry, 1000);
+    assert_string_equal(json_string_value(json_object_get(row, "state")), "offline");
+    assert_string_equal(json_string_value(json_object_get(row, "reason")), "its model server is down");
+    json_decref(row);
+    atomic_store(&entry->worker->upstream_ok, true);
+    atomic_store(&entry->worker->heard_ns, clock_mono_ns());
+    row = registry_row(entry, 1000);
     assert_string_equal(json_string_value(json_object_get(row, "id")), "wrk_a");
     assert_string_equal(json_string_value(json_object_get(row, "state")), "ready");
     assert_string_equal(json_string_value(json_object_get(row, "price_per_gpu_hour_usd")), "1.2");
@@ -192,6 +198,12 @@ static void offers_and_rows(void **state)
     assert_true(json_is_null(json_object_get(row, "last_probe_at")));
     assert_true(json_is_null(json_object_get(row, "reason")));
     json_decref(row);
+
+    registry_link(registry, entry, 1, false, 3);
+    row = registry_row(entry, 1000);
+    assert_string_equal(json_string_value(json_object_get(row, "state")), "offline");
+    json_decref(row);
+    assert_int_equal(registry_offers(registry, &settings, 3 + 60 * NS_PER_S, 1000, &offer), 0);
     settings_free(&settings);
     registry_free(registry);
 }
