@@ -291,6 +291,8 @@ void control_shut(struct control *control)
     control->hub = hub_free(control->hub);
     if (gateways_leave(control->redis, control->gateway->id, on_left, control) == ERR_NONE)
         control->closing++;
+    if (feed_append(control->redis, "gateway", str_of(control->self.id)) != ERR_NONE)
+        log_debug(NULL, "the others see it by themselves that this gateway is gone");
 }
 
 void control_give_back(struct control *control)
