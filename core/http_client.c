@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #define HEADER_MAX_DEFAULT ((size_t)64 << 10)
 #define HEADERS_MAX 128
@@ -42,6 +43,7 @@ struct http_fetch {
     bool is_held;  /* libcurl keeps bytes back because we told it to pause */
     bool is_ended; /* no callback but on_end from now on */
     bool is_told;  /* on_end runs or ran */
+    bool is_answered;
     enum http_end end;
     struct curl_slist *headers;
     struct timer timer; /* total and idle limits */
@@ -140,15 +142,37 @@ static void fetch_end(struct http_fetch *fetch, enum http_end end)
     client->pool_count++;
 }
 
+static bool is_sent(struct http_fetch *fetch)
+{
+    long sent = 0;
+    curl_easy_getinfo(fetch->easy, CURLINFO_REQUEST_SIZE, &sent);
+    return sent > 0;
+}
+
+/* libcurl by itself sends a request again, up to five times, when a kept connection dies before any byte of an answer.
+ * The server may have done the work all the same, so from its first byte on a request gets neither another kept
+ * connection nor a new one. */
+static int fetch_on_request(void *ctx, char *to_ip, char *from_ip, int to_port, int from_port)
+{
+    (void)to_ip, (void)from_ip, (void)to_port, (void)from_port;
+    return is_sent(ctx) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+static curl_socket_t fetch_on_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    (void)purpose;
+    return is_sent(ctx) ? CURL_SOCKET_BAD : socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+}
+
 static enum http_end end_of(struct http_fetch *fetch, CURLcode code)
 {
+    if (is_sent(fetch) && (code == CURLE_WEIRD_SERVER_REPLY || code == CURLE_UNSUPPORTED_PROTOCOL))
+        fetch->is_answered = true; /* by something that is no head */
     if (fetch->is_ended)
         return fetch->end;
     if (code == CURLE_OK)
         return fetch->head_done ? HTTP_END_OK : HTTP_END_BROKEN;
-    long sent = 0;
-    curl_easy_getinfo(fetch->easy, CURLINFO_REQUEST_SIZE, &sent);
-    return sent > 0 ? HTTP_END_BROKEN : HTTP_END_UNREACHABLE;
+    return is_sent(fetch) ? HTTP_END_BROKEN : HTTP_END_UNREACHABLE;
 }
 
 static void completions_read(struct http_client *client)
@@ -308,6 +332,7 @@ static size_t fetch_on_header(char *bytes, size_t size, size_t count, void *ctx)
     if (fetch->is_ended)
         return len ? 0 : 1;
     fetch->active_ns = loop_now(fetch->client->loop);
+    fetch->is_answered = true;
     if (fetch->head_done)
         return len; /* trailers of a chunked body */
     struct str line = {bytes, len};
@@ -430,6 +455,8 @@ static CURL *easy_make(void)
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, fetch_on_header);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, fetch_on_body);
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, fetch_on_request);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, fetch_on_socket);
     if (curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK) {
         curl_easy_cleanup(easy);
         return NULL;
@@ -461,6 +488,8 @@ static struct http_fetch *fetch_take(struct http_client *client)
     curl_easy_setopt(fetch->easy, CURLOPT_PRIVATE, fetch);
     curl_easy_setopt(fetch->easy, CURLOPT_HEADERDATA, fetch);
     curl_easy_setopt(fetch->easy, CURLOPT_WRITEDATA, fetch);
+    curl_easy_setopt(fetch->easy, CURLOPT_PREREQDATA, fetch);
+    curl_easy_setopt(fetch->easy, CURLOPT_OPENSOCKETDATA, fetch);
     return fetch;
 }
 
@@ -507,6 +536,11 @@ void http_fetch_cancel(struct http_fetch *fetch)
     if (!fetch->client->depth)
         fetch_leave_multi(fetch);
     todo_add(fetch, TODO_END);
+}
+
+bool http_fetch_was_answered(const struct http_fetch *fetch)
+{
+    return fetch->is_answered;
 }
 
 void http_fetch_pause(struct http_fetch *fetch, bool paused)

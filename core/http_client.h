@@ -1,7 +1,7 @@
 /* An HTTP client on the event loop: libcurl's multi interface, socket_action, keep-alive pools.
  *
- * No proxy (from the environment neither), no redirects, no cookies, no content decoding. A request on a kept
- * connection that turns out dead before any byte of an answer is sent once more on a new one. */
+ * No proxy (from the environment neither), no redirects, no cookies, no content decoding. A request is sent at most
+ * once: a kept connection that the server has closed before is not used, one that dies after is HTTP_END_BROKEN. */
 #ifndef SLUICE_CORE_HTTP_CLIENT_H
 #define SLUICE_CORE_HTTP_CLIENT_H
 
@@ -52,6 +52,8 @@ MUST_CHECK enum error http_fetch_start(struct http_client *client, const struct 
                                        struct http_fetch **ret);
 void http_fetch_cancel(
     struct http_fetch *fetch); /* closes the connection at once; on_end(CANCELLED) in a coming turn */
+/* In on_end: whether any byte of an answer came. */
+bool http_fetch_was_answered(const struct http_fetch *fetch);
 /* Back-pressure: while paused no on_data comes and the socket is not read. Allowed inside on_data: bytes given to that
  * call count as taken. */
 void http_fetch_pause(struct http_fetch *fetch, bool paused);

@@ -19,11 +19,14 @@
 #define FLOOD_BYTES ((size_t)48 << 20)
 #define TRICKLE_CHUNKS 5
 #define PATIENCE_NS (20 * NS_PER_S)
+#define BODY_MAX 300000
 
 static struct {
     int fd, port;
     pthread_t thread;
     atomic_int connections, threads;
+    atomic_int dropped;     /* requests read and not answered */
+    atomic_int closed;      /* connections that the server has closed */
     atomic_int taken;       /* chunks that the client has seen */
     atomic_size_t flooded;  /* bytes that the socket took */
     atomic_bool is_stalled; /* the socket took nothing for a while */
@@ -126,6 +129,13 @@ static bool serve_one(int fd, const char *head, const char *body, size_t len)
         for (int i = 0; i < 100; i++)
             put(fd, "X-Filler: 0123456789012345678901234567890123456789\r\n");
         put(fd, "Content-Length: 0\r\n\r\n");
+    } else if (!strncmp(path, "/bye", 4))
+        put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbye");
+    else if (!strncmp(path, "/drop", 5))
+        atomic_fetch_add(&server.dropped, 1);
+    if (!strncmp(path, "/drop/reset", 11)) {
+        struct linger now = {.l_onoff = 1};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     }
     if (!strncmp(path, "/hang", 5) || !strncmp(path, "/never", 6))
         wait_for_close(fd);
@@ -135,7 +145,7 @@ static bool serve_one(int fd, const char *head, const char *body, size_t len)
 static void *serve_connection(void *arg)
 {
     int fd = (int)(intptr_t)arg;
-    char bytes[8192];
+    char bytes[BODY_MAX + 8192];
     size_t have = 0;
     for (;;) {
         bytes[have] = '\0';
@@ -156,6 +166,7 @@ static void *serve_connection(void *arg)
         have += (size_t)n;
     }
     close(fd);
+    atomic_fetch_add(&server.closed, 1);
     atomic_fetch_sub(&server.threads, 1);
     return NULL;
 }
@@ -194,6 +205,7 @@ struct exchange {
     size_t received, headers, heads;
     int status, ends;
     enum http_end end;
+    bool was_answered;
     bool pause_at_data, cancel_at_data, is_paused, got_data_while_paused;
     struct exchange *cancel_other; /* at the first data */
     char line[128], key[8], type[8], mixed[16];
@@ -246,6 +258,7 @@ static void on_end(void *ctx, enum http_end end)
     struct exchange *x = ctx;
     x->ends++;
     x->end = end;
+    x->was_answered = x->fetch && http_fetch_was_answered(x->fetch);
 }
 
 static struct http_request request_of(struct exchange *x, const char *method, const char *path, char *url, int port)
@@ -467,7 +480,74 @@ static void test_ends(void **state)
         request.idle_timeout_ns = cases[i].idle_ms * NS_PER_MS;
         run_as(&x, &request, cases[i].end);
         assert_int_equal(x.status, cases[i].status);
+        assert_int_equal(x.was_answered, strcmp(cases[i].path, "/silent") && strcmp(cases[i].path, "/never"));
         assert_int_equal(x.received, cases[i].bytes);
+        buf_free(&x.body);
+    }
+}
+
+/* Leaves two connections in the client's pool: one request could go again on the other. */
+static void keep_two(void)
+{
+    struct exchange two[2];
+    char url[64];
+    for (size_t i = 0; i < 2; i++) {
+        struct http_request request = request_of(&two[i], "GET", "/echo", url, server.port);
+        start(&two[i], &request);
+    }
+    turn_until(two[0].ends && two[1].ends);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(two[i].end, HTTP_END_OK);
+        buf_free(&two[i].body);
+    }
+}
+
+static void test_nothing_is_sent_twice(void **state)
+{
+    (void)state;
+    static char large[BODY_MAX];
+    memset(large, 'x', sizeof(large));
+    static const struct {
+        const char *method, *path;
+        size_t body;
+    } cases[] = {
+        {"POST", "/drop", 5},        {"POST", "/drop", 0},
+        {"POST", "/drop", BODY_MAX}, {"GET", "/drop", 0},
+        {"PUT", "/drop", 5},         {"DELETE", "/drop", 0},
+        {"POST", "/drop/reset", 5},  {"POST", "/drop/reset", 0},
+        {"GET", "/drop/reset", 0},   {"POST", "/drop/reset", BODY_MAX},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        keep_two();
+        struct exchange x;
+        char url[64];
+        struct http_request request = request_of(&x, cases[i].method, cases[i].path, url, server.port);
+        request.body = (struct str){large, cases[i].body};
+        int dropped = atomic_load(&server.dropped);
+        run_as(&x, &request, HTTP_END_BROKEN);
+        assert_int_equal(x.heads, 0);
+        assert_false(x.was_answered);
+        assert_int_equal(atomic_load(&server.dropped), dropped + 1);
+        run_path(&x, "/echo", HTTP_END_OK); /* and the client goes on */
+        assert_int_equal(atomic_load(&server.dropped), dropped + 1);
+        buf_free(&x.body);
+    }
+}
+
+static void test_connection_closed_while_idle_is_replaced(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct exchange x;
+        char url[64];
+        int closed = atomic_load(&server.closed);
+        run_path(&x, "/bye", HTTP_END_OK);
+        buf_free(&x.body);
+        turn_until(atomic_load(&server.closed) > closed);
+        struct http_request request = request_of(&x, "POST", "/echo", url, server.port);
+        request.body = STR("hello");
+        run_as(&x, &request, HTTP_END_OK);
+        assert_true(str_eq(buf_str(&x.body), STR("hello")));
         buf_free(&x.body);
     }
 }
@@ -539,6 +619,8 @@ int main(void)
         cmocka_unit_test(test_cancel_closes_at_once),
         cmocka_unit_test(test_cancel_in_every_state),
         cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_nothing_is_sent_twice),
+        cmocka_unit_test(test_connection_closed_while_idle_is_replaced),
         cmocka_unit_test(test_unreachable),
         cmocka_unit_test(test_free_ends_what_is_open),
     };
