@@ -104,6 +104,7 @@ static void fetch_on_end(void *ctx, enum http_end end)
 {
     struct agent_call *call = ctx;
     struct agent *agent = call->agent;
+    bool is_silent = !http_fetch_was_answered(call->fetch);
     call->fetch = NULL;
     slot_release(call); /* the upstream is free again, even if the answer is still on its way */
     buf_free(&call->body);
@@ -114,8 +115,9 @@ static void fetch_on_end(void *ctx, enum http_end end)
         return;
     }
     if (end != HTTP_END_OK && !call->is_answered)
-        call_refuse(call, 502, "upstream", end == HTTP_END_UNREACHABLE ? "upstream_unreachable" : "upstream_broken",
-                    "The model server gave no answer.");
+        call_refuse(call, 502, is_silent ? "upstream" : NULL,
+                    end == HTTP_END_UNREACHABLE ? "upstream_unreachable" : "upstream_broken",
+                    is_silent ? "The model server gave no answer." : "The model server gave no whole answer.");
     else if (end != HTTP_END_OK || h2_stream_finish(call->stream) != ERR_NONE)
         call_tear(call);
 }

@@ -221,6 +221,8 @@ static void handle_upstream(int fd, const char *path, const char *head, const ch
         put(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ndata:\r\n");
         while (!atomic_load(&let_go))
             usleep(500);
+    } else if (!strncmp(path, "/v1/garbage", 11)) {
+        put(fd, "no http at all\r\n\r\n");
     } else if (!strncmp(path, "/v1/flood", 9)) {
         flood(fd);
     } /* else: closed without a word */

@@ -74,6 +74,9 @@ static void test_upstream_faults(void **state)
     assert_non_null(json_object_get(json_object_get(root, "error"), "message"));
     json_decref(root);
     buf_free(&call.body);
+    call_run(&call, "POST", "/v1/garbage", STR("{}"), 502); /* an answer, though none to pass on */
+    assert_string_equal(call.fault, "");
+    buf_free(&call.body);
     atomic_store(&let_go, false);
     call_start(&call, "POST", "/v1/torn", STR("{}"));
     turn_until(call.received);
