@@ -61,7 +61,7 @@ void call_meter(struct openai_call *call, struct attempt *attempt, enum usage_ou
     record->at_ms = clock_wall_ms();
     record->price_usd_nano = target->price_usd_nano;
     record->take_rate_bps = target->take_rate_bps;
-    record->outcome = outcome;
+    record->outcome = (int32_t)outcome;
     record->gpu_ms = money_gpu_ms(span_ns > 0 ? span_ns : 0, target->gpus, target->slots);
     if (outcome == USAGE_BROKEN || !money_cost(target->price_usd_nano, record->gpu_ms, &cost))
         cost = 0;
