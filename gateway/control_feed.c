@@ -287,8 +287,6 @@ static void on_state(void *ctx, bool connected)
 {
     struct control *control = ctx;
     atomic_store(&control->is_connected, connected);
-    if (!connected && !control->is_shut)
-        log_warn(NULL, "lost the connection to Redis");
 }
 
 enum error control_feed_open(struct control *control, const char *redis_url)
