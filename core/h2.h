@@ -80,12 +80,14 @@ struct h2_request {
 MUST_CHECK enum error h2_request(struct h2 *h2, const struct h2_request *request, const struct h2_stream_ops *ops,
                                  void *ctx, struct h2_stream **ret);
 /* server: the answer. h2_stream_send copies into the stream's queue; h2_stream_queued tells its length (keep it
- * bounded: pause the source above a high mark, go on at on_sent). h2_stream_finish ends the answer. */
+ * bounded: pause the source above a high mark, go on at on_sent). h2_stream_finish ends the answer; h2_stream_tear ends
+ * one that is not whole: what is queued leaves, then RST_STREAM (INTERNAL_ERROR), and on_end(RESET) comes. */
 MUST_CHECK enum error h2_stream_respond(struct h2_stream *stream, int status, const struct h2_header *headers,
                                         size_t count);
 MUST_CHECK enum error h2_stream_send(struct h2_stream *stream, struct str bytes);
 size_t h2_stream_queued(const struct h2_stream *stream);
 MUST_CHECK enum error h2_stream_finish(struct h2_stream *stream);
+MUST_CHECK enum error h2_stream_tear(struct h2_stream *stream);
 
 /* Opens the window again by that much. */
 void h2_stream_consumed(struct h2_stream *stream, size_t bytes);

@@ -29,7 +29,8 @@ struct h2_stream {
     bool closed;      /* nghttp2 has let go of it */
     bool refused;     /* the request never left */
     bool head_done;   /* client: the final head came; server: h2_stream_respond was called */
-    bool finished;    /* server: h2_stream_finish was called */
+    bool finished;    /* server: h2_stream_finish or h2_stream_tear was called */
+    bool torn;        /* server: h2_stream_tear was called */
     bool local_done;  /* our END_STREAM is handed to nghttp2 */
     bool remote_done; /* the other side's END_STREAM came */
     bool deferred;    /* server: nghttp2 waits for h2_session_resume */

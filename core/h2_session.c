@@ -276,7 +276,9 @@ ssize_t h2_body_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t l
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (waiting > length)
         return (ssize_t)length;
-    if (!is_server || stream->finished) {
+    if (stream->torn && waiting == 0)
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* nghttp2 resets the stream */
+    if (!is_server || (stream->finished && !stream->torn)) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
     } else if (waiting == 0) {
         stream->deferred = true;

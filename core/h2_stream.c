@@ -259,6 +259,12 @@ enum error h2_stream_finish(struct h2_stream *stream)
     return ERR_NONE;
 }
 
+enum error h2_stream_tear(struct h2_stream *stream)
+{
+    stream->torn = !is_over(stream);
+    return h2_stream_finish(stream);
+}
+
 /* -- both sides' calls ------------------------------------------------------------------------------------------- */
 
 void h2_credit(struct h2 *h2, size_t bytes)

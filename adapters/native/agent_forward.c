@@ -118,7 +118,9 @@ static void fetch_on_end(void *ctx, enum http_end end)
         call_refuse(call, 502, is_silent ? "upstream" : NULL,
                     end == HTTP_END_UNREACHABLE ? "upstream_unreachable" : "upstream_broken",
                     is_silent ? "The model server gave no answer." : "The model server gave no whole answer.");
-    else if (end != HTTP_END_OK || h2_stream_finish(call->stream) != ERR_NONE)
+    else if (end != HTTP_END_OK && h2_stream_tear(call->stream) != ERR_NONE)
+        call_tear(call);
+    else if (end == HTTP_END_OK && h2_stream_finish(call->stream) != ERR_NONE)
         call_tear(call);
 }
 

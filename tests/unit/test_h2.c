@@ -15,11 +15,12 @@
 
 #define BIG ((size_t)5 << 20)
 #define CALLS_MAX 1000
+#define TEAR_BYTES 100000
 
 struct pair;
 
 /* What the server does with a request, by its path. */
-enum plan { PLAN_ECHO, PLAN_BIG, PLAN_HOLD, PLAN_RESET, PLAN_EARLY_ANSWER, PLAN_TORN };
+enum plan { PLAN_ECHO, PLAN_BIG, PLAN_HOLD, PLAN_RESET, PLAN_EARLY_ANSWER, PLAN_TORN, PLAN_TEAR };
 
 struct served {
     struct pair *pair;
@@ -118,11 +119,9 @@ static enum plan plan_of(struct str path)
     static const struct {
         struct str path;
         enum plan plan;
-    } plans[] = {{{"/big", 4}, PLAN_BIG},
-                 {{"/hold", 5}, PLAN_HOLD},
-                 {{"/reset", 6}, PLAN_RESET},
-                 {{"/early", 6}, PLAN_EARLY_ANSWER},
-                 {{"/torn", 5}, PLAN_TORN}};
+    } plans[] = {{{"/big", 4}, PLAN_BIG},     {{"/hold", 5}, PLAN_HOLD},
+                 {{"/reset", 6}, PLAN_RESET}, {{"/early", 6}, PLAN_EARLY_ANSWER},
+                 {{"/torn", 5}, PLAN_TORN},   {{"/tear", 5}, PLAN_TEAR}};
     for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++)
         if (str_eq(plans[i].path, path))
             return plans[i].plan;
@@ -170,6 +169,11 @@ static bool on_request(void *ctx, struct h2_stream *stream, const struct h2_head
     case PLAN_TORN:
         respond(served, 200);
         assert_int_equal(h2_stream_send(stream, STR("half")), ERR_NONE);
+        break;
+    case PLAN_TEAR:
+        respond(served, 200);
+        assert_int_equal(h2_stream_send(stream, (struct str){pattern, TEAR_BYTES}), ERR_NONE);
+        assert_int_equal(h2_stream_tear(stream), ERR_NONE);
         break;
     }
     return true;
@@ -518,6 +522,24 @@ static void test_server_resets_and_refuses(void **state)
     pair_free(pair);
 }
 
+static void test_torn_answer_leaves_before_its_reset(void **state)
+{
+    (void)state;
+    struct pair *pair = pair_open(NULL, NULL);
+    for (size_t i = 0; i < 3; i++)
+        call_start(pair, i, "/tear", (struct str){pattern, 1});
+    UNTIL(pair, pair->calls[0].ends && pair->calls[1].ends && pair->calls[2].ends);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(pair->calls[i].status, 200);
+        assert_int_equal(pair->calls[i].got, TEAR_BYTES);
+        assert_int_equal(pair->calls[i].end, H2_END_RESET);
+        assert_int_equal(pair->calls[i].code, NGHTTP2_INTERNAL_ERROR);
+        assert_int_equal(pair->calls[i].finishes, 0);
+    }
+    UNTIL(pair, pair->served_ends == 3);
+    pair_free(pair);
+}
+
 static void test_connection_breaks(void **state)
 {
     (void)state;
@@ -742,6 +764,7 @@ int main(void)
         cmocka_unit_test(test_holding_server_bounds_request),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_server_resets_and_refuses),
+        cmocka_unit_test(test_torn_answer_leaves_before_its_reset),
         cmocka_unit_test(test_connection_breaks),
         cmocka_unit_test(test_free_inside_callback),
         cmocka_unit_test(test_shutdown),
