@@ -135,7 +135,8 @@ static void register_refused(struct agent *agent, const char *url, int status)
     bool is_ours = json_is_object(json_object_get(root, "error"));
     bool had_identity = agent->state.secret[0] != '\0';
     if (is_ours && (status == 401 || status == 404) && had_identity && !agent->use_token) {
-        log_warn(&log, "%s does not know this worker any more; enrolling again with the token", url);
+        if (!agent->register_silent)
+            log_warn(&log, "%s does not know this worker any more; enrolling again with the token", url);
         agent->use_token = true;
         register_later(agent);
     } else if (is_ours && !had_identity) {
