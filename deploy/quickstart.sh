@@ -142,8 +142,9 @@ start_workers() {
     start_worker 3 0.20 250 ap-south
     wait_for 60 $! replicas || fail "the three workers did not become ready" worker-1
     model=$(as_caller "$url/v1/models" | field id)
-    # A call or two for each, so that the ranking knows how fast they are.
-    for number in 1 2; do
+    # Some calls for each, so that the model is warm and the ranking knows how fast they are.
+    curl -sS -o /dev/null --max-time 60 "$upstream/v1/chat/completions" -H 'Content-Type: application/json' -d "$(body 4)"
+    for number in 1 2 3; do
         for region in eu-west us-east ap-south; do
             as_caller -o /dev/null "$url/v1/chat/completions" -H 'Content-Type: application/json' -H "x-sluice-region: $region" -d "$(body 1)"
         done
