@@ -119,7 +119,7 @@ def test_dead_stream_raises_and_is_free(client, tenant, fleet, fault):
 
 
 def test_dead_stream_on_the_wire(gateway, tenant, fleet):
-    fleet.server.fault(die="mid")
+    fleet.server.fault(die="mid", chunk_delay_ms=20)
     with Raw(gateway) as raw:
         raw.request("POST", "/v1/chat/completions", tenant.key, fleet.chat(stream=True))
         assert raw.head().status == 200
