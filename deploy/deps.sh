@@ -12,7 +12,7 @@ build_packages=(gcc make libc6-dev pkg-config libmicrohttpd-dev libgnutls28-dev 
 run_packages=(redis-server curl ca-certificates procps)
 test_packages=(prometheus iproute2 git)
 lint_packages=(clang-14 clang-format-14 libclang-rt-14-dev)
-bench_packages=(nginx-light haproxy wrk)
+bench_tools=(nginx haproxy wrk)
 model_packages=(g++ cmake make)
 llama_version=11434.0.0
 services=(redis-server prometheus prometheus-node-exporter nginx haproxy)
@@ -83,6 +83,13 @@ require() {
     need_root "${missing[@]}"
     update_apt
     apt_install "${missing[@]}"
+}
+
+# Commands, whatever package brings them.
+require_tools() {
+    local tool missing=()
+    for tool in "$@"; do [ -n "$(command -v "$tool" || command -v "/usr/sbin/$tool")" ] || missing+=("${tool/nginx/nginx-light}"); done
+    [ ${#missing[@]} -eq 0 ] || require "${missing[@]}"
 }
 
 # Tools that only checks use: take the pinned version, else the distribution's own, else go on without.
@@ -195,7 +202,7 @@ case "${1:-}" in
 "" | --bench)
     require "${build_packages[@]}" "${run_packages[@]}" "${test_packages[@]}"
     want "${lint_packages[@]}"
-    [ "${1:-}" != --bench ] || require "${bench_packages[@]}"
+    [ "${1:-}" != --bench ] || require_tools "${bench_tools[@]}"
     test_tools
     ;;
 *)

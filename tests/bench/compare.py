@@ -126,7 +126,7 @@ class Bench:
                 [harness.BUILD / "sluice-worker"]
             worker.spawn([*program, "--gateway", gateway.url, "--token", token, "--upstream", f"http://127.0.0.1:{self.ports['upstream']}",
                           "--price", "1.00", "--slots", "256", "--state-dir", worker.directory / "s"])
-            tenant = gateway.tenant(credit="1000000", rpm=2000000000, max_concurrency=10000)
+            tenant = gateway.tenant(credit="1000000", rpm=1000000, max_concurrency=10000)
             harness.wait_until(lambda: tenant.call("GET", f"/v1/models/{MODEL}").status_code == 200, 30, f"the worker of {name} is ready")
             self.ports[name] = gateway.port
             self.gateways[name] = (gateway, tenant)

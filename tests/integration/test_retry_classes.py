@@ -131,7 +131,6 @@ def test_failing_worker_is_ejected_and_comes_back(tenant, make_fleet):
     assert len(bad.requests()) == 3
     for n in range(20):
         assert ask(tenant, fleet, user=f"u{n}").status_code == 200
-    assert ask_bad().status_code in (429, 502, 503)
     assert len(bad.requests()) == 3, "an ejected worker was still asked"
     bad.clear()
     started = time.monotonic()
