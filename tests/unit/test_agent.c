@@ -295,6 +295,36 @@ static void test_moves_with_the_gateway(void **state)
     agent_stop();
 }
 
+/* Nobody at the first URL any more: the second one tells where the links are. */
+static void test_takes_the_second_gateway(void **state)
+{
+    (void)state;
+    int first = registry.port, second = 0, before;
+    close(listen_at(&second));
+    registry_reset();
+    gate_open();
+    registry_welcomes(1, NULL);
+    options_set("second");
+    snprintf(options.gateways[1], sizeof(options.gateways[1]), "http://127.0.0.1:%d", second);
+    options.gateway_count = 2;
+    assert_int_equal(agent_open(loop, &options, on_done, NULL, &agent), ERR_NONE);
+    turn_until(gate_up() == 1);
+    before = registered_count();
+    server_stop(&registry);
+    registry.port = second;
+    server_start(&registry);
+    gate_close();
+    gate_open();
+    registry_welcomes(1, NULL);
+    turn_until(gate_up() == 1);
+    assert_true(registered_count() > before);
+    assert_int_equal(strncmp(gate.links[0].hello, "SLUICE-LINK/1 wrk_1 sec_1 ", 26), 0); /* as itself */
+    agent_stop();
+    server_stop(&registry);
+    registry.port = first;
+    server_start(&registry);
+}
+
 static void test_finds_a_gateway_by_name(void **state)
 {
     (void)state;
@@ -472,6 +502,7 @@ int main(void)
         cmocka_unit_test(test_delay),
         cmocka_unit_test(test_proof),
         cmocka_unit_test(test_moves_with_the_gateway),
+        cmocka_unit_test(test_takes_the_second_gateway),
         cmocka_unit_test(test_finds_a_gateway_by_name),
         cmocka_unit_test(test_enrols_again_where_it_is_unknown),
         cmocka_unit_test(test_wrong_token_ends_it),
