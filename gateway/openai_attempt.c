@@ -12,6 +12,20 @@
 
 /* -- the worker's side is over -- */
 
+/* The last replica of its model is never ejected, whatever this caller asked for. */
+static bool is_last_replica(const struct openai_call *call)
+{
+    const struct reactor *reactor = call->reactor;
+    const struct market *market = reactor->snapshot->market;
+    struct str target;
+    struct dispatch_query query = {.model = market_model(market, call->model, &target),
+                                   .weights = weights_default(),
+                                   .max_price_usd_nano = -1,
+                                   .now_ns = loop_now(reactor->loop)};
+    query.links = hub_links(reactor->hub, &query.link_count);
+    return query.model == MARKET_NONE || dispatch_fitting(market, &query) <= 1;
+}
+
 void attempt_over(struct attempt *attempt, enum worker_outcome outcome)
 {
     struct openai_call *call = attempt->call;
@@ -19,15 +33,7 @@ void attempt_over(struct attempt *attempt, enum worker_outcome outcome)
     if (attempt->is_over)
         return;
     attempt->is_over = true;
-    const struct market *market = reactor->snapshot->market;
-    struct dispatch_query query = call->query;
-    struct str target;
-    bool is_last = true;
-    if (outcome == WORKER_FAILED) {
-        query.model = market_model(market, call->model, &target);
-        query.tried_count = 0;
-        is_last = query.model == MARKET_NONE || dispatch_fitting(market, &query) <= 1;
-    }
+    bool is_last = outcome == WORKER_FAILED && is_last_replica(call);
     if (worker_end(attempt->worker, loop_now(reactor->loop), outcome, is_last)) {
         struct log_ctx ctx = {.worker = attempt->worker->id};
         metrics_count(reactor->metrics, METRIC_EJECTIONS, 1);
