@@ -3,6 +3,10 @@
 One thread each, on the same machine as the load and the upstream, so only the ratios say something. The gateway runs with
 keys, limits, ranking and metering on. `gateway` has a worker that answers on the link by itself (bench_worker), so that the
 gateway alone is measured; `gateway+agent` goes through the real agent to the same nginx that the others use as upstream.
+
+With two cores or more, the proxy under test has one of them, and all else (load, upstream, worker, Redis) another: in all
+cases alike. A run's CPU time is what all threads of the proxy used for one request; it suffers less than the rate when
+somebody else uses the machine.
 """
 
 import json
@@ -15,9 +19,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 import harness  # noqa: E402
 
-SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
+SECONDS = int(os.environ.get("BENCH_SECONDS", "2"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 CHUNKS = 100
+RPM = 1000000  # the most that a key may have: a new key for each comparison keeps the limit on without reaching it
+CORES = sorted(os.sched_getaffinity(0))
+LOAD_CORE, PROXY_CORE = (CORES[0], CORES[1]) if len(CORES) > 1 else (CORES[0], CORES[0])
 MODEL = "bench-model"
 
 WRK = """
@@ -90,20 +97,33 @@ def stream_text():
     return "".join(f"data: {json.dumps(e, separators=(',', ':'))}\n\n" for e in events) + "data: [DONE]\n\n"
 
 
+def pin(pid, core):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(task), {core})
+
+
+def cpu_ns(pid):
+    """CPU time that the threads and the worker processes of this one have used."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
 class Bench:
     def __init__(self):
         self.dir = harness.short_dir()
-        self.processes = []
+        self.processes, self.pids = [], {}
         self.ports = {name: harness.free_port() for name in ("upstream", "nginx", "haproxy")}
         self.values = {"dir": self.dir, "model": MODEL, "answer": answer_text(), **self.ports}
 
-    def start(self, name, argv, port):
+    def start(self, name, argv, port, core):
         process = harness.Process()
         process.name = name
         self.processes.append(process)
-        process.spawn(argv)
+        process.spawn(["taskset", "-c", core, *argv])
         harness.wait_until(lambda: subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{port}/v1/models"]).returncode == 0, 10,
                            f"{name} is up: {process.log()}")
+        # The process that carries the requests: nginx has a worker process under its master.
+        self.pids[name] = harness.children_of(process.pid)[0] if argv[0] == "nginx" else process.pid
 
     def start_all(self):
         (self.dir / "stream.txt").write_text(stream_text())
@@ -111,53 +131,61 @@ class Bench:
         for name, servers in (("upstream", UPSTREAM), ("nginx", PROXY)):
             path = self.dir / f"{name}.conf"
             path.write_text(NGINX % {**self.values, "name": name, "servers": servers % self.values})
-            self.start(name, ["nginx", "-p", self.dir, "-e", self.dir / "nginx.err", "-c", path], self.ports[name])
+            self.start(name, ["nginx", "-p", self.dir, "-e", self.dir / "nginx.err", "-c", path], self.ports[name],
+                       PROXY_CORE if name == "nginx" else LOAD_CORE)
         path = self.dir / "haproxy.cfg"
         path.write_text(HAPROXY % self.values)
-        self.start("haproxy", ["haproxy", "-db", "-f", path], self.ports["haproxy"])
-        self.gateways = {}
+        self.start("haproxy", ["haproxy", "-db", "-f", path], self.ports["haproxy"], PROXY_CORE)
+        self.gateways, self.keys = {}, {}
         for name in ("gateway", "gateway+agent"):
             gateway = harness.Gateway(threads=1).start()
             self.processes.append(gateway)
+            self.pids[name] = gateway.pid
+            pin(gateway.pid, PROXY_CORE)
+            pin(gateway.redis_pid(), LOAD_CORE)
             token = gateway.enrolment()["token"]
             worker = harness.Process()
             self.processes.append(worker)
             program = [harness.BUILD / "bench/bench_worker", "--model", MODEL, "--chunks", str(CHUNKS)] if name == "gateway" else \
                 [harness.BUILD / "sluice-worker"]
-            worker.spawn([*program, "--gateway", gateway.url, "--token", token, "--upstream", f"http://127.0.0.1:{self.ports['upstream']}",
-                          "--price", "1.00", "--slots", "256", "--state-dir", worker.directory / "s"])
-            tenant = gateway.tenant(credit="1000000", rpm=1000000, max_concurrency=10000)
+            worker.spawn(["taskset", "-c", LOAD_CORE, *program, "--gateway", gateway.url, "--token", token,
+                          "--upstream", f"http://127.0.0.1:{self.ports['upstream']}", "--price", "1.00", "--slots", "256", "--state-dir", worker.directory / "s"])
+            tenant = gateway.tenant(credit="1000000", rpm=RPM, max_concurrency=10000)
             harness.wait_until(lambda: tenant.call("GET", f"/v1/models/{MODEL}").status_code == 200, 30, f"the worker of {name} is ready")
             self.ports[name] = gateway.port
             self.gateways[name] = (gateway, tenant)
 
     def measure(self, target, path, body, connections):
-        key = self.gateways[target][1].key if target in self.gateways else "none"
+        key, pid = self.keys.get(target, "none"), self.pids.get(target)
         script, body_path = self.dir / "wrk.lua", self.dir / "body.json"
         body_path.write_bytes(body)
         script.write_text(WRK % {"key": key, "body": body_path})
-        done = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--timeout", "20s", "-s", script,
+        cpu = cpu_ns(pid) if pid else 0
+        done = subprocess.run(["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--timeout", "20s", "-s", script,
                                f"http://127.0.0.1:{self.ports[target]}{path}"], capture_output=True, text=True)
         line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT")), None)
         assert line, done.stdout + done.stderr
         requests, microseconds, p50, p99, errors = map(int, line.split()[1:])
         assert errors == 0 and requests > 0, f"{target} {path}: {errors} errors in {requests} requests\n{done.stdout}"
-        return {"rate": requests * 1e6 / microseconds, "p50": p50, "p99": p99}
+        cpu = cpu_ns(pid) - cpu if pid else 0
+        return {"rate": requests * 1e6 / microseconds, "p50": p50, "p99": p99, "cpu": cpu / 1000 / requests}
 
     def compare(self, title, targets, body, connections, path="/v1/chat/completions", stream_path=None):
         """Rounds of all targets in turn, so that a noisy minute hits all of them; the median of each."""
         runs = {t: [] for t in targets}
+        self.keys = {name: tenant.new_key(rpm=RPM, max_concurrency=10000)[1] for name, (_, tenant) in self.gateways.items()}
         for _ in range(ROUNDS):
             for target in targets:
                 own_path = stream_path if stream_path and target not in self.gateways else path
                 runs[target].append(self.measure(target, own_path, body, connections))
-        result = {t: {k: statistics.median(r[k] for r in rows) for k in ("rate", "p50", "p99")} for t, rows in runs.items()}
+        result = {t: {k: statistics.median(r[k] for r in rows) for k in ("rate", "p50", "p99", "cpu")} for t, rows in runs.items()}
         print(f"\n{title}, {connections} connection{'s' * (connections > 1)}")
         base, nginx = result.get("direct"), result["nginx"]
         for target, r in result.items():
             added = f"  added p50 {r['p50'] - base['p50']:5.0f} us, p99 {r['p99'] - base['p99']:6.0f} us" if base and target != "direct" else ""
-            print(f"  {target:14} {r['rate']:9.0f} requests/s   p50 {r['p50']:7.0f} us  p99 {r['p99']:8.0f} us   "
-                  f"{r['rate'] / nginx['rate']:5.2f} of nginx{added}", flush=True)
+            cpu = f"CPU {r['cpu']:6.1f} us" if r["cpu"] else " " * 13
+            print(f"  {target:14} {r['rate']:8.0f} requests/s  {r['rate'] / nginx['rate']:5.2f} of nginx  {cpu}  "
+                  f"p50 {r['p50']:6.0f} us  p99 {r['p99']:7.0f} us{added}", flush=True)
         return result
 
     def stop(self):
