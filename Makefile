@@ -7,8 +7,8 @@ PREFIX ?= /usr/local
 PKGS := libnghttp2 libcurl jansson hiredis openssl yaml-0.1
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-# libmicrohttpd is linked statically so that its recv() passes core/http_guard (see core/README.md).
-MHD_LIBS := -Wl,--wrap=recv -l:libmicrohttpd.a -lgnutls -lpthread
+# libmicrohttpd is linked statically so that its recv() passes core/http_guard (see core/http_socket.h).
+MHD_LIBS := -Wl,--wrap=recv,--wrap=epoll_ctl,--wrap=epoll_wait -l:libmicrohttpd.a -lgnutls -lpthread
 WARN := -Wall -Wextra -Wshadow -Wconversion -Werror
 OPT ?= -O2 -g
 SAN ?=

@@ -1,6 +1,8 @@
 #include "core/httpd.h"
 #include "core/clock.h"
 #include "core/http_guard.h"
+#include "core/http_pool.h"
+#include "core/http_socket.h"
 #include "core/log.h"
 #include "core/tcp_progress.h"
 
@@ -10,12 +12,10 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,11 +27,14 @@ enum {
     POOL_EXTRA = 24 << 10, /* of a connection's memory beyond the head: header table, answer head, send buffer */
     LISTEN_BACKLOG = 4096,
     IDLE_S = 120, /* a kept connection without a request */
+    FIELDS_BYTES = 4096, /* of an answer's fields that are given to libmicrohttpd as one */
+    FIELDS_JOINED = 32,
 };
 
 struct conn {
     struct httpd *httpd;
     struct http_guard guard;
+    struct http_socket socket;
     struct io_source hangup; /* EPOLLRDHUP on the socket: libmicrohttpd does not watch a suspended connection */
     struct timer timer;      /* a slow head, a slow body, the linger of a refused one */
     struct timer stall;      /* while an answer leaves: does the reader take it? */
@@ -75,25 +78,6 @@ static struct call *call_of(const struct httpd_call *public)
 {
     return container_of(public, struct call, public);
 }
-
-/* -- connections by descriptor: what lets the wrapped recv find its guard -- */
-
-static _Atomic(struct conn *) *conn_by_fd;
-static size_t conn_by_fd_count;
-
-static bool conn_table_make(void)
-{
-    struct rlimit limit;
-    if (conn_by_fd)
-        return true;
-    size_t count = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 1048576 ? limit.rlim_cur : 1048576;
-    conn_by_fd = calloc(count, sizeof(*conn_by_fd));
-    conn_by_fd_count = conn_by_fd ? count : 0;
-    return conn_by_fd != NULL;
-}
-
-ssize_t __real_recv(int fd, void *to, size_t len, int flags);
-ssize_t __wrap_recv(int fd, void *to, size_t len, int flags);
 
 /* -- refusing -- */
 
@@ -149,10 +133,12 @@ static void conn_time_phase(struct conn *conn)
     }
 }
 
-static ssize_t conn_recv(struct conn *conn, char *to, size_t len, int flags)
+/* libmicrohttpd's recv. */
+static ssize_t on_recv(struct http_socket *socket, char *to, size_t len, int flags)
 {
+    struct conn *conn = container_of(socket, struct conn, socket);
     enum http_guard_verdict verdict;
-    ssize_t got = __real_recv(conn->hangup.fd, to, len, flags);
+    ssize_t got = http_socket_recv(socket, to, len, flags);
     if (got <= 0)
         return got;
     if (conn->refused) { /* nothing after a refused message is looked at */
@@ -173,14 +159,6 @@ static ssize_t conn_recv(struct conn *conn, char *to, size_t len, int flags)
     return (ssize_t)kept; /* the messages before it are answered first: see on_completed */
 }
 
-/* libmicrohttpd is linked with --wrap=recv: this is its recv. */
-ssize_t __wrap_recv(int fd, void *to, size_t len, int flags)
-{
-    struct conn *conn =
-        fd >= 0 && (size_t)fd < conn_by_fd_count ? atomic_load_explicit(&conn_by_fd[fd], memory_order_acquire) : NULL;
-    return conn ? conn_recv(conn, to, len, flags) : __real_recv(fd, to, len, flags);
-}
-
 /* -- calls -- */
 
 static void httpd_wake(struct httpd *httpd)
@@ -188,11 +166,17 @@ static void httpd_wake(struct httpd *httpd)
     loop_defer(httpd->loop, &httpd->run);
 }
 
+static void call_suspend(struct call *call)
+{
+    call->is_suspended = call->conn->socket.is_suspended = true;
+    MHD_suspend_connection(call->mhd);
+}
+
 static void call_resume(struct call *call)
 {
     if (!call->is_suspended)
         return;
-    call->is_suspended = false;
+    call->is_suspended = call->conn->socket.is_suspended = false;
     MHD_resume_connection(call->mhd);
     httpd_wake(call->conn->httpd);
 }
@@ -213,6 +197,7 @@ static void call_gone(struct call *call)
 static void on_hangup(struct io_source *source, uint32_t events)
 {
     struct conn *conn = container_of(source, struct conn, hangup);
+    conn->socket.is_drained = false;
     if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) || conn->is_lingering)
         return;
     if (conn->call && conn->call->is_requested) {
@@ -273,7 +258,10 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         struct conn *conn = calloc(1, sizeof(*conn));
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-        if (!conn || !info || (size_t)info->connect_fd >= conn_by_fd_count) {
+        if (conn && info)
+            conn->socket =
+                (struct http_socket){.fd = info->connect_fd, .epoll_fd = httpd->epoll.fd, .on_recv = on_recv};
+        if (!conn || !info || !http_socket_add(&conn->socket)) {
             free(conn);
             if (info)
                 shutdown(info->connect_fd, SHUT_RDWR);
@@ -299,7 +287,6 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
             conn->next->link = &conn->next;
         httpd->conns = conn;
         httpd->connections++;
-        atomic_store_explicit(&conn_by_fd[conn->hangup.fd], conn, memory_order_release);
         if (loop_add(httpd->loop, &conn->hangup, EPOLLRDHUP | EPOLLET) != ERR_NONE)
             shutdown(conn->hangup.fd, SHUT_RDWR);
         *context = conn;
@@ -308,7 +295,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     struct conn *conn = *context;
     if (!conn)
         return;
-    atomic_store_explicit(&conn_by_fd[conn->hangup.fd], NULL, memory_order_release);
+    http_socket_remove(&conn->socket);
     loop_remove(httpd->loop, &conn->hangup);
     timer_clear(httpd->loop, &conn->timer);
     timer_clear(httpd->loop, &conn->stall);
@@ -413,8 +400,7 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const ch
     }
     if (call->response)
         return MHD_queue_response(mhd, (unsigned)call->status, call->response);
-    call->is_suspended = true;
-    MHD_suspend_connection(mhd);
+    call_suspend(call);
     return MHD_YES;
 }
 
@@ -428,7 +414,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context, 
     struct conn *conn = call->conn;
     bool is_complete = code == MHD_REQUEST_TERMINATED_COMPLETED_OK && !call->is_broken && !call->is_gone;
     if (!is_complete) {
-        call->is_suspended = false; /* libmicrohttpd is closing it already */
+        call->is_suspended = conn->socket.is_suspended = false; /* libmicrohttpd is closing it already */
         call_gone(call);
     }
     conn->call = NULL;
@@ -454,11 +440,44 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context, 
 
 /* -- answers -- */
 
+static void response_field(struct MHD_Response *response, const struct httpd_field *field)
+{
+    if (MHD_add_response_header(response, field->name, field->value) != MHD_YES)
+        log_warn(NULL, "header %s could not be set", field->name);
+}
+
+/* libmicrohttpd checks and copies each field for itself, which together costs more than the rest of an answer: all of
+ * them go in as the value of the first one, with its line ends put in afterwards. What does not fit goes in singly. */
 static void response_fields(struct MHD_Response *response, const struct httpd_field *fields, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        if (MHD_add_response_header(response, fields[i].name, fields[i].value) != MHD_YES)
-            log_warn(NULL, "header %s could not be set", fields[i].name);
+    char block[FIELDS_BYTES];
+    size_t ends[FIELDS_JOINED], end_count = 0, len = 0;
+    const char *name = NULL;
+    for (size_t i = 0; i < count; i++) {
+        size_t name_len = strlen(fields[i].name), value_len = strlen(fields[i].value);
+        if (value_len == 0 || strpbrk(fields[i].value, "\r\n") || end_count == FIELDS_JOINED ||
+            name_len + value_len + 5 > sizeof(block) - len) {
+            response_field(response, &fields[i]);
+            continue;
+        }
+        if (name) {
+            ends[end_count++] = len;
+            memcpy(block + len, "  ", 2);
+            memcpy(block + len + 2, fields[i].name, name_len);
+            memcpy(block + len + 2 + name_len, ": ", 2);
+            len += name_len + 4;
+        }
+        name = name ? name : fields[i].name;
+        memcpy(block + len, fields[i].value, value_len);
+        len += value_len;
+    }
+    if (!name)
+        return;
+    block[len] = '\0';
+    response_field(response, &(struct httpd_field){name, block});
+    char *value = (char *)(uintptr_t)MHD_get_response_header(response, name);
+    for (size_t i = 0; value && i < end_count; i++)
+        memcpy(value + ends[i], "\r\n", 2);
 }
 
 static void call_answered(struct call *call, int status)
@@ -505,8 +524,7 @@ static ssize_t stream_read(void *cls, uint64_t position, char *to, size_t max)
             return MHD_CONTENT_READER_END_WITH_ERROR;
         if (call->is_ended)
             return MHD_CONTENT_READER_END_OF_STREAM;
-        call->is_suspended = true;
-        MHD_suspend_connection(call->mhd);
+        call_suspend(call);
         return 0;
     }
     size_t taken = left < max ? left : max;
@@ -585,11 +603,18 @@ void httpd_break(struct httpd_call *public)
 
 /* -- running libmicrohttpd -- */
 
+static void httpd_turn(struct httpd *httpd)
+{
+    http_sockets_run(httpd->epoll.fd);
+    MHD_run(httpd->mhd);
+    http_sockets_run(-1);
+}
+
 static void httpd_run(struct task *task)
 {
     struct httpd *httpd = container_of(task, struct httpd, run);
     MHD_UNSIGNED_LONG_LONG timeout;
-    MHD_run(httpd->mhd);
+    httpd_turn(httpd);
     if (MHD_get_timeout(httpd->mhd, &timeout) == MHD_YES && timeout == 0)
         httpd_wake(httpd);
 }
@@ -680,7 +705,7 @@ enum error httpd_listen(const char *address, bool is_first, int *ret_fd, uint16_
 enum error httpd_open(struct loop *loop, const struct httpd_options *options, struct httpd **ret)
 {
     struct httpd *httpd = calloc(1, sizeof(*httpd));
-    if (!httpd || !conn_table_make()) {
+    if (!httpd || !http_sockets_init()) {
         free(httpd);
         return ERR_NO_MEMORY;
     }
@@ -704,6 +729,8 @@ enum error httpd_open(struct loop *loop, const struct httpd_options *options, st
         return ERR_SYSTEM;
     }
     httpd->epoll = (struct io_source){.fd = info->epoll_fd, .on_ready = on_epoll};
+    if (!http_pool_is_ours())
+        log_info(NULL, "libmicrohttpd %s: its own memory pools are used, which are slower", MHD_get_version());
     httpd->run.run = httpd_run;
     httpd->tick.on_due = on_tick;
     enum error error = loop_add(loop, &httpd->epoll, EPOLLIN);
@@ -728,14 +755,17 @@ struct httpd *httpd_free(struct httpd *httpd)
 {
     if (!httpd)
         return NULL;
+    int epoll_fd = httpd->epoll.fd;
     loop_remove(httpd->loop, &httpd->epoll);
     timer_clear(httpd->loop, &httpd->tick);
     /* A suspended connection must be resumed before the daemon stops. */
     for (struct conn *conn = httpd->conns; conn; conn = conn->next)
         if (conn->call)
             call_gone(conn->call);
-    MHD_run(httpd->mhd);
+    httpd_turn(httpd);
+    http_sockets_run(epoll_fd);
     MHD_stop_daemon(httpd->mhd);
+    http_sockets_run(-1);
     loop_undefer(httpd->loop, &httpd->run);
     while (httpd->free_calls) {
         struct call *call = httpd->free_calls;
