@@ -26,7 +26,8 @@ enum {
     STREAM_BLOCK = 16384,
     POOL_EXTRA = 24 << 10, /* of a connection's memory beyond the head: header table, answer head, send buffer */
     LISTEN_BACKLOG = 4096,
-    IDLE_S = 120, /* a kept connection without a request */
+    STALL_LOOKS = 4,     /* within write_stall_ms */
+    IDLE_S = 120,        /* a kept connection without a request */
     FIELDS_BYTES = 4096, /* of an answer's fields that are given to libmicrohttpd as one */
     FIELDS_JOINED = 32,
 };
@@ -39,6 +40,7 @@ struct conn {
     struct timer timer;      /* a slow head, a slow body, the linger of a refused one */
     struct timer stall;      /* while an answer leaves: does the reader take it? */
     uint64_t acked;
+    int64_t stalled_from_ns; /* 0: it takes what is sent */
     struct call *call;
     int64_t body_from_ns;
     int refused; /* status that the connection is (or will be) closed with; 0: none */
@@ -66,6 +68,7 @@ struct httpd {
     struct http_guard_limits limits;
     size_t known_len[HTTPD_KNOWN_MAX];
     size_t known_count, connections;
+    bool is_closing;
     struct io_source epoll;
     struct task run;
     struct timer tick;
@@ -223,6 +226,11 @@ static void on_conn_timer(struct timer *timer)
         shutdown(conn->hangup.fd, SHUT_RDWR); /* its event makes libmicrohttpd close it */
         return;
     }
+    if (conn->call && conn->call->is_requested) { /* what comes behind a request is read when that is answered */
+        conn->body_from_ns = now;
+        timer_set(httpd->loop, timer, now + httpd->options.head_ms * NS_PER_MS);
+        return;
+    }
     if (conn->is_body_timed) {
         int64_t span_ms = (now - conn->body_from_ns) / NS_PER_MS;
         if ((int64_t)http_guard_body_seen(&conn->guard) * 1000 >= httpd->options.body_min_bps * span_ms) {
@@ -234,21 +242,33 @@ static void on_conn_timer(struct timer *timer)
     conn_refuse_now(conn);
 }
 
-/* A reader that has taken nothing of what waits for it since the last look is cut off. */
+static int64_t stall_look_ns(const struct httpd *httpd)
+{
+    return httpd->options.write_stall_ms * NS_PER_MS / STALL_LOOKS;
+}
+
+/* A reader that takes nothing of what waits for it, look after look, is cut off: bytes that a stream has sent just
+ * before a single look are no sign. */
 static void on_stall_timer(struct timer *timer)
 {
     struct conn *conn = container_of(timer, struct conn, stall);
     struct httpd *httpd = conn->httpd;
     uint64_t acked = conn->acked;
     bool waits = false;
-    if (tcp_progress(conn->hangup.fd, &acked, &waits) && waits && acked == conn->acked) {
+    int64_t now = loop_now(httpd->loop);
+    bool is_known = tcp_progress(conn->hangup.fd, &acked, &waits);
+    if (!is_known || !waits || acked != conn->acked)
+        conn->stalled_from_ns = 0;
+    else if (!conn->stalled_from_ns)
+        conn->stalled_from_ns = now;
+    if (conn->stalled_from_ns && now - conn->stalled_from_ns >= (STALL_LOOKS - 1) * stall_look_ns(httpd)) {
         if (conn->call)
             call_gone(conn->call);
         shutdown(conn->hangup.fd, SHUT_RDWR);
         return;
     }
     conn->acked = acked;
-    timer_set(httpd->loop, timer, loop_now(httpd->loop) + httpd->options.write_stall_ms * NS_PER_MS);
+    timer_set(httpd->loop, timer, now + stall_look_ns(httpd));
 }
 
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
@@ -307,6 +327,24 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     *context = NULL;
 }
 
+/* "http://host/path?query", as a proxy is asked, means the same as "/path?query" (RFC 9112, section 3.2.2). */
+static struct str origin_form(struct str target)
+{
+    static const struct str schemes[] = {{"http://", 7}, {"https://", 8}};
+    for (size_t i = 0; i < 2; i++) {
+        struct str scheme = schemes[i];
+        if (target.len < scheme.len || !str_eq_nocase((struct str){target.ptr, scheme.len}, scheme))
+            continue;
+        size_t at = scheme.len;
+        while (at < target.len && target.ptr[at] != '/' && target.ptr[at] != '?')
+            at++;
+        if (at == target.len)
+            return STR("/");
+        return (struct str){target.ptr + at, target.len - at};
+    }
+    return target;
+}
+
 /* The first that is known of a request: its URI, before it is taken apart. Makes the call. */
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
 {
@@ -328,9 +366,11 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
         free(call);
         return NULL;
     }
-    struct str rest = str_of(call->uri);
+    struct str rest = origin_form(str_of(call->uri));
     call->public.path = str_next(&rest, '?');
     call->public.query = rest.ptr ? rest : STR("");
+    if (!call->public.path.len)
+        call->public.path = STR("/");
     call->conn = conn;
     call->mhd = mhd;
     conn->call = call;
@@ -366,7 +406,8 @@ static void call_head(struct call *call, const char *method, const char *version
     buf_init(&call->public.body, (size_t)httpd->limits.body_bytes);
     size_t length = (size_t)call->conn->guard.length;
     /* What is announced is reserved at once, but a large claim is believed only as its bytes arrive. */
-    if (length && length <= 1 << 20 && !buf_reserve(&call->public.body, length + 64))
+    if (length && length <= 1 << 20 && length < httpd->limits.body_bytes / 2 &&
+        !buf_reserve(&call->public.body, length + 64))
         log_warn(NULL, "no memory for a request body");
     httpd->options.ops->on_head(httpd->options.ctx, &call->public);
 }
@@ -377,7 +418,7 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const ch
     struct httpd *httpd = cls;
     struct call *call = *context;
     (void)url;
-    if (!call || call->is_gone)
+    if (!call || call->is_gone || httpd->is_closing)
         return MHD_NO;
     if (!call->is_seen) {
         call_head(call, method, version);
@@ -398,6 +439,8 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const ch
         call->is_requested = true;
         httpd->options.ops->on_request(httpd->options.ctx, &call->public);
     }
+    if (call->is_gone) /* no memory for the answer */
+        return MHD_NO;
     if (call->response)
         return MHD_queue_response(mhd, (unsigned)call->status, call->response);
     call_suspend(call);
@@ -487,7 +530,8 @@ static void call_answered(struct call *call, int status)
     struct httpd *httpd = conn->httpd;
     if (!call->response) /* out of memory: the connection closes without an answer */
         call->is_gone = true;
-    timer_set(httpd->loop, &conn->stall, loop_now(httpd->loop) + httpd->options.write_stall_ms * NS_PER_MS);
+    conn->stalled_from_ns = 0;
+    timer_set(httpd->loop, &conn->stall, loop_now(httpd->loop) + stall_look_ns(httpd));
     call_resume(call);
 }
 
@@ -758,7 +802,8 @@ struct httpd *httpd_free(struct httpd *httpd)
     int epoll_fd = httpd->epoll.fd;
     loop_remove(httpd->loop, &httpd->epoll);
     timer_clear(httpd->loop, &httpd->tick);
-    /* A suspended connection must be resumed before the daemon stops. */
+    /* A suspended connection must be resumed before the daemon stops, and none may be suspended anew. */
+    httpd->is_closing = true;
     for (struct conn *conn = httpd->conns; conn; conn = conn->next)
         if (conn->call)
             call_gone(conn->call);

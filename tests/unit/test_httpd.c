@@ -335,6 +335,68 @@ static void test_good_then_bad(void **state)
 }
 
 /* A stream that waits for its source is left alone; a reader that takes nothing is cut off. */
+static void test_absolute_targets(void **state)
+{
+    static const char *const cases[][3] = {{"http://a.b:80/v1/models?x=1", "/v1/models", "x=1"},
+                                           {"HTTPS://a/p%2Fq", "/p%2Fq", ""},
+                                           {"http://a", "/", ""},
+                                           {"http://a?x", "/", "x"},
+                                           {"/http://a/", "/http://a/", ""}};
+    struct seen seen;
+    (void)state;
+    start(&seen, 5000);
+    int fd = dial(&seen);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char request[256];
+        snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", cases[i][0]);
+        say(fd, request);
+        hear(&seen, fd, "hello");
+        assert_string_equal(seen.path, cases[i][1]);
+        assert_string_equal(seen.query, cases[i][2]);
+    }
+    close(fd);
+    finish(&seen);
+}
+
+/* Half a request behind one that is being worked on is no slow request. */
+static void test_head_waits_behind_a_call(void **state)
+{
+    struct seen seen;
+    (void)state;
+    start(&seen, 40);
+    seen.answer_at_once = false;
+    int fd = dial(&seen);
+    say(fd, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHo");
+    turn_until(&seen, seen.requests == 1);
+    int64_t until = clock_mono_ns() + 200 * NS_PER_MS;
+    while (clock_mono_ns() < until)
+        loop_turn(seen.loop, 10 * NS_PER_MS);
+    assert_int_equal(seen.refused, 0);
+    answer_hello(seen.call);
+    assert_non_null(strstr(hear(&seen, fd, "hello"), "HTTP/1.1 200"));
+    assert_non_null(strstr(hear(&seen, fd, NULL), "HTTP/1.1 408")); /* now it is */
+    close(fd);
+    finish(&seen);
+}
+
+/* The daemon ends while a request's bytes lie in its socket unread. */
+static void test_end_with_a_request_unread(void **state)
+{
+    struct seen seen;
+    (void)state;
+    start(&seen, 5000);
+    seen.answer_at_once = false;
+    int fd = dial(&seen), other = dial(&seen);
+    say(fd, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    turn_until(&seen, seen.requests == 1);
+    say(other, "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    finish(&seen);
+    assert_int_equal(seen.gone, 1);
+    assert_int_equal(seen.requests, 1);
+    close(fd);
+    close(other);
+}
+
 static void test_stalled_reader(void **state)
 {
     struct seen seen;
@@ -394,9 +456,18 @@ static void test_slow_head(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers),   cmocka_unit_test(test_stream),      cmocka_unit_test(test_back_pressure),
-        cmocka_unit_test(test_hang_up),   cmocka_unit_test(test_refusals),    cmocka_unit_test(test_good_then_bad),
-        cmocka_unit_test(test_slow_head), cmocka_unit_test(test_shared_port), cmocka_unit_test(test_stalled_reader),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_hang_up),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_good_then_bad),
+        cmocka_unit_test(test_absolute_targets),
+        cmocka_unit_test(test_head_waits_behind_a_call),
+        cmocka_unit_test(test_end_with_a_request_unread),
+        cmocka_unit_test(test_slow_head),
+        cmocka_unit_test(test_shared_port),
+        cmocka_unit_test(test_stalled_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
