@@ -187,7 +187,7 @@ static enum error start_redis(struct daemon *daemon)
         bool fits = str_copy(daemon->redis_url, sizeof(daemon->redis_url), str_of(daemon->settings.redis_url));
         return fits ? ERR_NONE : ERR_TOO_LARGE;
     }
-    enum error error = redis_child_start(daemon->settings.data_dir, false, &daemon->redis_child, daemon->redis_url,
+    enum error error = redis_child_start(daemon->settings.data_dir, true, &daemon->redis_child, daemon->redis_url,
                                          sizeof(daemon->redis_url));
     if (error == ERR_EXISTS)
         log_error(NULL, "another sluiced uses the data directory %s", daemon->settings.data_dir);
