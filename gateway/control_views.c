@@ -3,6 +3,7 @@
 #include "gateway/control_priv.h"
 
 #include "core/clock.h"
+#include "core/httpd.h"
 #include "core/log.h"
 
 #include <stdlib.h>
@@ -121,9 +122,12 @@ static void extra_go_on(struct extra_ask *ask)
 static void on_extra_reactor(void *arg)
 {
     struct extra_ask *ask = arg;
-    const struct reactor *reactor = ask->control->gateway->reactors[ask->next++];
+    struct reactor *reactor = ask->control->gateway->reactors[ask->next++];
+    int64_t connections = reactor->httpd ? (int64_t)httpd_connections(reactor->httpd) : 0;
     if (reactor->index < LAGS_MAX)
         ask->extra.loop_lag_ns[reactor->index] = loop_lag_ns(reactor->loop);
+    metrics_gauge_add(reactor->metrics, METRIC_CONNECTIONS,
+                      connections - metrics_gauge(reactor->metrics, METRIC_CONNECTIONS));
     ask->extra.journal_pending += (int64_t)journal_pending(reactor->journal);
     extra_go_on(ask);
 }

@@ -4,11 +4,13 @@
 #include "gateway/openai.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define REST_BODY_MAX ((size_t)1 << 20)
 #define FREE_CALLS_MAX 256
+#define STARTING_RETRY_MS 1000
 
 const char *const front_headers[HEADER_COUNT + 1] = {
     [HEADER_AUTHORIZATION] = "authorization",
@@ -110,10 +112,23 @@ bool front_is_admin(const struct gateway *gateway, struct str token)
     return crypto_equal(digest, gateway->admin_key_sha256, sizeof(digest));
 }
 
+bool front_is_starting(const struct reactor *reactor, struct api_error *ret_error)
+{
+    if (reactor->snapshot->keyring && reactor->snapshot->is_complete)
+        return false;
+    api_error_set(ret_error, 503, "server_error", "starting", NULL, "The gateway is starting. Try again.");
+    ret_error->retry_after_ms = STARTING_RETRY_MS;
+    return true;
+}
+
 /* -- answers -- */
 
 void front_answer(struct front_call *call, int status, struct answer *answer, struct buf *take_body)
 {
+    if (!call->openai) { /* which counts from the moment that the request was whole */
+        int64_t span_ns = loop_now(call->reactor->loop) - call->http->started_ns;
+        answer_addf(answer, "openai-processing-ms", "%" PRId64, span_ns / NS_PER_MS);
+    }
     httpd_answer(call->http, status, answer->fields, answer->count, take_body);
 }
 
@@ -168,6 +183,8 @@ static bool rest_authorise(struct rest_call *rest, enum api_access access, struc
     const char *metrics_token = reactor->gateway->settings->metrics_token;
     if (access == API_LOOPBACK && metrics_token && *metrics_token && crypto_str_equal(token, str_of(metrics_token)))
         return true;
+    if (!api->is_admin && front_is_starting(reactor, ret_error))
+        return false;
     const struct api_key *key = token.ptr && !api->is_admin ? keyring_find(reactor->snapshot->keyring, token) : NULL;
     if (!key || (key->expires_at_ms && key->expires_at_ms <= clock_wall_ms())) {
         api_error_unauthorized(ret_error);
@@ -211,7 +228,7 @@ static void rest_begin(struct front_call *call, const struct api_route *route, c
     } else if (!api_params_set(api, captured)) {
         api_error_not_found(&error, "object");
         api_reply_error(api, &error);
-    } else if (api->body.len > REST_BODY_MAX) {
+    } else if (call->is_too_large) {
         api_error_set(&error, 413, "invalid_request_error", "too_large", NULL, "The body is larger than 1 MiB.");
         api_reply_error(api, &error);
     } else {
@@ -333,8 +350,13 @@ static void front_on_body(void *ctx, struct httpd_call *http, struct str bytes)
 {
     struct front_call *call = http->owner;
     (void)ctx;
-    if (call && call->openai)
+    if (call && call->openai) {
         openai_body_bytes(call->openai, bytes);
+    } else if (call && http->body.len > REST_BODY_MAX) { /* who sends it is not known yet: keep no more */
+        call->is_too_large = true;
+        http->discard_body = true;
+        buf_free(&http->body);
+    }
 }
 
 static void answer_no_route(struct front_call *call, enum api_match match, const struct buf *allow)

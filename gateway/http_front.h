@@ -35,6 +35,7 @@ struct front_call {
     char request_id[ID_TEXT_MAX];
     struct openai_call *openai; /* the OpenAI path's */
     struct rest_call *rest;     /* a REST handler's */
+    bool is_too_large;          /* the body of a REST call */
     struct front_call *next_free;
 };
 
@@ -47,6 +48,8 @@ struct front *front_free(struct front *front);
 bool front_has_origin(const struct front_call *call);
 /* The bearer token of the Authorization header; absent when there is none. */
 struct str front_bearer(const struct httpd_call *http);
+/* True, with a 503 in *ret_error, while the keys have not been read yet. */
+bool front_is_starting(const struct reactor *reactor, struct api_error *ret_error);
 bool front_is_admin(const struct gateway *gateway, struct str token);
 /* Answers with an error object and counts the request in the metrics. */
 void front_error(struct front_call *call, const struct api_error *error, struct str model);

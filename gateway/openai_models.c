@@ -113,8 +113,11 @@ void openai_models(struct front_call *call)
     struct reactor *reactor = call->reactor;
     struct api_error error;
     struct str token = front_bearer(call->http), path = call->http->path;
-    const struct api_key *key =
-        token.ptr && reactor->snapshot->keyring ? keyring_find(reactor->snapshot->keyring, token) : NULL;
+    if (front_is_starting(reactor, &error)) {
+        front_error(call, &error, STR(""));
+        return;
+    }
+    const struct api_key *key = token.ptr ? keyring_find(reactor->snapshot->keyring, token) : NULL;
     if (!key || (key->expires_at_ms && key->expires_at_ms <= clock_wall_ms())) {
         api_error_unauthorized(&error);
         front_error(call, &error, STR(""));
