@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HOLD_NS                                                                                           \
-    (2 * NS_PER_S) /* a call's first hold: what 2 s of it cost; more is drawn from the lease when it ends \
-                    */
 #define CREDIT_ROUNDS_MAX 8
 #define BUSY_RETRY_MS 1000
 #define SLOT_PAUSE_NS (10 * NS_PER_MS)
@@ -25,11 +22,8 @@ static bool authenticate(struct openai_call *call)
     struct reactor *reactor = call->reactor;
     struct str token = front_bearer(call->front->http);
     const struct keyring *keyring = reactor->snapshot->keyring;
-    if (!keyring || !reactor->snapshot->is_complete) {
-        api_error_set(&call->refusal, 503, "server_error", "starting", NULL, "The gateway is starting. Try again.");
-        call->refusal.retry_after_ms = BUSY_RETRY_MS;
+    if (front_is_starting(reactor, &call->refusal))
         return false;
-    }
     const struct api_key *key = token.ptr ? keyring_find(keyring, token) : NULL;
     if (!key || (key->expires_at_ms && key->expires_at_ms <= clock_wall_ms())) {
         api_error_unauthorized(&call->refusal);
@@ -56,6 +50,7 @@ void openai_head(struct front_call *front)
     call->timer.on_due = on_timer;
     call->credit_waiter.on_answer = on_credit;
     call->query.max_price_usd_nano = -1;
+    call->rate_left = -1; /* not counted yet: no x-ratelimit headers */
     call->is_refused = !authenticate(call);
     front->http->discard_body = call->is_refused;
     openai_body_init(&call->parsed, call->endpoint->kind);
@@ -84,6 +79,7 @@ void openai_body_bytes(struct openai_call *call, struct str bytes)
 
 void call_release_holds(struct openai_call *call)
 {
+    running_leave(call);
     if (call->held_balance)
         credit_charge(call->key->balance, call->held_balance, 0);
     if (call->held_budget)
@@ -229,9 +225,17 @@ static bool splice_body(struct openai_call *call, struct api_error *error)
     struct str target;
     const struct market *market = call->reactor->snapshot->market;
     bool is_chat = call->endpoint->kind == OPENAI_CHAT || call->endpoint->kind == OPENAI_COMPLETIONS;
-    if (is_multipart(call) || market_model(market, call->model, &target) == MARKET_NONE)
+    if (market_model(market, call->model, &target) == MARKET_NONE)
         return true;
     struct str alias = str_eq(target, call->model) ? (struct str){NULL, 0} : target;
+    if (is_multipart(call)) {
+        call->body.limit += OPENAI_BODY_SLACK;
+        struct str type = call->front->http->known[HEADER_CONTENT_TYPE];
+        if (!alias.ptr || multipart_set_model(type, &call->body, alias))
+            return true;
+        api_error_from(error, ERR_NO_MEMORY);
+        return false;
+    }
     bool want_usage = is_chat && call->parsed.stream && !call->parsed.include_usage;
     if (!alias.ptr && !want_usage)
         return true;
@@ -245,7 +249,6 @@ static bool splice_body(struct openai_call *call, struct api_error *error)
 static bool admit_limits(struct openai_call *call, struct api_error *error)
 {
     int64_t retry_ms = 0;
-    call->rate_left = -1;
     if (!key_concurrency_enter(call->key)) {
         api_error_set(error, 429, "rate_limit_error", "concurrency_limit_exceeded", NULL,
                       "This API key has its %d calls running already.", (int)call->key->max_concurrency);
@@ -339,13 +342,10 @@ static void on_credit(struct credit_waiter *waiter, bool has_funds, enum error e
 /* Holds money for a call at this price. False: the call waits for credit. */
 static bool hold_money(struct openai_call *call, int64_t price, uint32_t gpus, uint32_t slots)
 {
-    int64_t want;
+    int64_t want = hold_wanted(price, OPENAI_HOLD_NS, gpus, slots);
     struct credit_gate *gate = call->reactor->credit_gate;
-    if (!money_cost(price, money_gpu_ms(HOLD_NS, gpus, slots), &want))
-        want = INT64_MAX / 4;
-    if (price == 0)
+    if (want == 0)
         return true;
-    want = want < 1 ? 1 : want;
     if (!call->held_balance) {
         call->held_balance = credit_take(call->key->balance, want);
         if (!call->held_balance) {

@@ -10,14 +10,26 @@
 
 #define LINGER_NS (5 * NS_PER_S) /* after [DONE] the worker's end of stream follows within this */
 
+static bool is_type(struct str content_type, struct str type)
+{
+    return content_type.len >= type.len && str_eq_nocase((struct str){content_type.ptr, type.len}, type);
+}
+
 static bool is_json(struct str content_type)
 {
-    return str_starts(content_type, STR("application/json"));
+    return is_type(content_type, STR("application/json"));
+}
+
+/* /v1/responses: the bytes pass as they are, but in whole events, so that an error event can take the place of the next
+ * one wherever the worker's stream breaks. */
+static bool is_raw_sse(const struct openai_call *call)
+{
+    return call->has_sse && call->sse.mode == SSE_RESPONSES;
 }
 
 static bool is_event_stream(struct str content_type)
 {
-    return str_starts(content_type, STR("text/event-stream"));
+    return is_type(content_type, STR("text/event-stream"));
 }
 
 /* -- the answer leaves -- */
@@ -45,7 +57,7 @@ static void send_fault(struct attempt *attempt)
     call_release_holds(call);
     call->state = CALL_ANSWERED;
     answer_init(&answer, call->front->request_id, front_has_origin(call->front));
-    call_answer_headers(call, &answer, false);
+    call_answer_headers(call, &answer, true); /* which say that it costs nothing */
     if (*call->content_type)
         answer_add(&answer, "content-type", call->content_type);
     if (call->attempts > 1)
@@ -82,6 +94,7 @@ static void commit(struct openai_call *call)
         return;
     call->is_committed = true;
     call->state = CALL_STREAMING;
+    call->told_ns = loop_now(call->reactor->loop);
     timer_clear(call->reactor->loop, &call->timer);
     answer_init(&answer, call->front->request_id, front_has_origin(call->front));
     call_answer_headers(call, &answer, false);
@@ -94,6 +107,8 @@ static void commit(struct openai_call *call)
     metrics_observe(call->reactor->metrics, METRIC_FIRST_TOKEN, call->model, str_of(call->target.network),
                     now - call->request_ns);
     httpd_stream(call->front->http, 200, answer.fields, answer.count);
+    if (is_raw_sse(call)) /* its last event may be cut: sse_bytes sends what is whole */
+        return;
     if (call->held.len && !httpd_write(call->front->http, buf_str(&call->held)))
         httpd_break(call->front->http);
     buf_free(&call->held);
@@ -102,9 +117,10 @@ static void commit(struct openai_call *call)
 /* Bytes for the caller: held back before the commit. False: too much is held, or out of memory. */
 static bool deliver(struct openai_call *call, struct str bytes)
 {
-    if (call->is_committed)
-        return httpd_write(call->front->http, bytes);
-    return buf_append_str(&call->held, bytes);
+    if (!call->is_committed)
+        return buf_append_str(&call->held, bytes);
+    call->told_ns = loop_now(call->reactor->loop);
+    return httpd_write(call->front->http, bytes);
 }
 
 /* The stream said all it had to: meter, settle, trailers. */
@@ -136,9 +152,8 @@ static void break_stream(struct attempt *attempt, bool has_error_event)
     metrics_count(call->reactor->metrics, METRIC_BROKEN_STREAMS, 1);
     call->state = CALL_ANSWERED;
     call_observe(call, 502);
-    bool is_responses = call->has_sse && call->sse.mode == SSE_RESPONSES;
     bool is_written =
-        is_responses
+        is_raw_sse(call)
             ? buf_printf(&event,
                          "event: error\ndata: {\"type\":\"error\",\"code\":\"upstream_error\",\"message\":\"The "
                          "worker's stream broke off.\",\"param\":null,\"sequence_number\":0,\"error\":%s}\n\n",
@@ -159,7 +174,7 @@ static void on_event(void *arg, const struct sse_event *event)
 {
     struct attempt *attempt = arg;
     struct openai_call *call = attempt->call;
-    bool is_raw = call->sse.mode == SSE_RESPONSES;
+    bool is_raw = is_raw_sse(call);
     if (attempt->is_over || call->has_record)
         return;
     switch (event->kind) {
@@ -180,7 +195,9 @@ static void on_event(void *arg, const struct sse_event *event)
             attempt_failed(attempt, FAILURE_TRANSIENT);
             return;
         }
-        if (event->kind == SSE_ERROR && !is_raw && !deliver(call, event->text))
+        if (event->kind == SSE_ERROR && is_raw)
+            return; /* it passes as it is: see raw_flush */
+        if (event->kind == SSE_ERROR && !deliver(call, event->text))
             log_warn(NULL, "no memory for a stream's error event");
         break_stream(attempt, event->kind == SSE_ERROR);
         return;
@@ -203,20 +220,39 @@ static void on_event(void *arg, const struct sse_event *event)
     }
 }
 
+/* Sends what /v1/responses may have by now: the events that are whole, at the end everything. */
+static void raw_flush(struct attempt *attempt, bool is_end)
+{
+    struct openai_call *call = attempt->call;
+    size_t cut = is_end ? 0 : sse_scan_cut(&call->sse);
+    size_t len = call->held.len > cut ? call->held.len - cut : 0;
+    if (!call->is_committed)
+        return;
+    if (len && !deliver(call, (struct str){call->held.ptr, len})) {
+        break_stream(attempt, false);
+        return;
+    }
+    buf_drop_front(&call->held, len);
+    if (call->sse.failed && !is_end)
+        break_stream(attempt, true);
+}
+
 static void sse_bytes(struct attempt *attempt, struct str bytes)
 {
     struct openai_call *call = attempt->call;
-    bool is_raw = call->sse.mode == SSE_RESPONSES;
-    /* /v1/responses passes as it is; what was read before the commit is held first. */
-    if (is_raw && !call->has_record && !deliver(call, bytes)) {
-        if (call->is_committed)
-            break_stream(attempt, false);
-        else
-            attempt_failed(attempt, FAILURE_TRANSIENT);
-        return;
-    }
-    if (sse_scan_feed(&call->sse, bytes) != ERR_NONE && !attempt->is_over && !call->has_record)
+    bool is_held = !is_raw_sse(call) || call->has_record || buf_append_str(&call->held, bytes);
+    if ((!is_held || sse_scan_feed(&call->sse, bytes) != ERR_NONE) && !attempt->is_over && !call->has_record)
         answer_broken(attempt);
+    if (is_raw_sse(call) && !attempt->is_over && !call->has_record)
+        raw_flush(attempt, false);
+}
+
+static void stream_failed(struct attempt *attempt)
+{
+    if (attempt->call->is_committed)
+        break_stream(attempt, false);
+    else
+        attempt_failed(attempt, FAILURE_TRANSIENT);
 }
 
 static void sse_finished(struct attempt *attempt)
@@ -224,7 +260,7 @@ static void sse_finished(struct attempt *attempt)
     struct openai_call *call = attempt->call;
     if (sse_scan_end(&call->sse) != ERR_NONE || attempt->is_over) {
         if (!attempt->is_over)
-            answer_broken(attempt);
+            stream_failed(attempt);
         return;
     }
     if (call->has_record) { /* [DONE] came before */
@@ -232,12 +268,18 @@ static void sse_finished(struct attempt *attempt)
         return;
     }
     if (!sse_scan_is_complete(&call->sse)) {
-        answer_broken(attempt);
+        stream_failed(attempt);
         return;
     }
     if (call->sse.mode == SSE_CHAT && !deliver(call, STR("data: [DONE]\n\n"))) {
-        answer_broken(attempt);
+        stream_failed(attempt);
         return;
+    }
+    if (is_raw_sse(call)) {
+        commit(call);
+        raw_flush(attempt, true);
+        if (attempt->is_over)
+            return;
     }
     complete_stream(attempt);
     attempt_over(attempt, WORKER_DONE);
@@ -310,6 +352,7 @@ bool answer_begin(struct attempt *attempt, int status, struct str content_type)
         attempt->mode = is_pass_through ? MODE_RAW : MODE_SSE;
         buf_init(&call->held, OPENAI_HELD_MAX);
         if (!is_pass_through) {
+            call->held.limit += is_chat ? 0 : SSE_EVENT_MAX;
             sse_scan_init(&call->sse, is_chat ? SSE_CHAT : SSE_RESPONSES, 0, on_event, attempt);
             call->has_sse = true;
         }
@@ -318,7 +361,7 @@ bool answer_begin(struct attempt *attempt, int status, struct str content_type)
         buf_init(&call->answer, OPENAI_ANSWER_MAX);
         usage_scan_init(&call->scan);
         call->has_scan = true;
-    } else if (is_pass_through && !str_starts(content_type, STR("text/html"))) {
+    } else if (is_pass_through && !is_type(content_type, STR("text/html"))) {
         attempt->mode = MODE_RAW;
         buf_init(&call->held, OPENAI_HELD_MAX);
     } else {
@@ -377,13 +420,24 @@ void answer_finished(struct attempt *attempt)
     }
 }
 
+/* A stream that broke when it had said everything but its end is whole; what it began to say behind that goes. */
+static bool sse_said_all(struct openai_call *call)
+{
+    if (!call->is_committed || call->sse.failed || !sse_scan_is_complete(&call->sse))
+        return false;
+    size_t cut = sse_scan_cut(&call->sse);
+    if (is_raw_sse(call))
+        call->held.len -= cut < call->held.len ? cut : call->held.len;
+    return true;
+}
+
 void answer_broken(struct attempt *attempt)
 {
     struct openai_call *call = attempt->call;
     if (call->has_record) /* complete: only its end of stream was missing */
         attempt_over(attempt, WORKER_DONE);
-    else if (call->is_committed)
-        break_stream(attempt, false);
+    else if (attempt->mode == MODE_SSE && sse_said_all(call))
+        sse_finished(attempt);
     else
-        attempt_failed(attempt, FAILURE_TRANSIENT);
+        stream_failed(attempt);
 }

@@ -69,6 +69,7 @@ void attempt_failed(struct attempt *attempt, enum attempt_failure failure)
     struct log_ctx ctx = {.request = call->front ? call->front->request_id : NULL, .worker = attempt->worker->id};
     if (attempt->is_over)
         return;
+    call->was_answered_by_worker = false; /* the next one may */
     call->last_failure = failure;
     call->last_had_no_byte = attempt->first_byte_ns == 0;
     call->last_retry_after_ms = attempt->retry_after_ms ? attempt->retry_after_ms : RATE_RETRY_MS;
@@ -80,7 +81,6 @@ void attempt_failed(struct attempt *attempt, enum attempt_failure failure)
         /* Refusals for want of a slot stand behind the real tries: this one takes its place before them. */
         call->query.tried[call->tries++] = attempt->worker;
         call->query.tried_count = (size_t)call->tries;
-        metrics_count(call->reactor->metrics, METRIC_RETRIES, call->tries > 1);
         log_debug(&ctx, "try %d failed with status %d", call->tries, attempt->status);
     }
     bool is_refusal = failure == FAILURE_SLOTS || failure == FAILURE_RATE;
@@ -268,6 +268,8 @@ void attempt_start(struct openai_call *call, const struct market *market, uint32
     call->attempts++;
     call->state = CALL_SENT;
     call_watch_deadline(call);
+    running_enter(call);
+    metrics_count(reactor->metrics, METRIC_RETRIES, call->attempts > 1);
     worker_begin(attempt->worker, now);
     /* What was read as JSON goes on as JSON, whatever the caller's tool called it. */
     bool is_form = call->endpoint->is_pass_through && content_type.len;
@@ -283,7 +285,9 @@ void attempt_start(struct openai_call *call, const struct market *market, uint32
     enum error error = hub_request(reactor->hub, attempt->worker, &request, &attempt_ops, attempt, &attempt->stream);
     if (error != ERR_NONE) {
         attempt->stream = NULL;
-        attempt_failed(attempt, error == ERR_BUSY ? FAILURE_SLOTS : FAILURE_TRANSIENT);
+        /* Streams are used up, or the link is just going: nothing was sent, so it was no try. */
+        bool is_unsent = error == ERR_BUSY || error == ERR_CLOSED;
+        attempt_failed(attempt, is_unsent ? FAILURE_SLOTS : FAILURE_TRANSIENT);
         attempt_free(attempt);
     }
 }

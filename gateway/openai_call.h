@@ -12,6 +12,7 @@
 #define OPENAI_ANSWER_MAX ((size_t)256 << 20) /* of a plain answer */
 #define OPENAI_ERROR_MAX ((size_t)1 << 20)    /* of an error answer that is handed on */
 #define OPENAI_HELD_MAX ((size_t)1 << 20)     /* of a stream's events before it commits */
+#define OPENAI_HOLD_NS (2 * NS_PER_S)         /* money is held for this much of a call beyond what it has used */
 #define OPENAI_WAIT_DEFAULT_NS \
     (INT64_C(600) * NS_PER_S) /* first byte, when the client names no deadline: its own default */
 
@@ -24,6 +25,8 @@ struct openai_endpoint {
 const struct openai_endpoint *openai_endpoint(struct str path); /* NULL: not one of ours */
 /* The model of a multipart/form-data body; absent when it names none. */
 struct str multipart_model(struct str content_type, struct str body);
+/* Puts another name in its place. False: out of memory, *body as it was. */
+MUST_CHECK bool multipart_set_model(struct str content_type, struct buf *body, struct str model);
 
 enum openai_state {
     CALL_READING,   /* the request's body */
@@ -107,6 +110,8 @@ struct openai_call {
     struct credit *waits_for;
     int credit_rounds;
     int64_t held_balance, held_budget;
+    struct openai_call *running_next, **running_link; /* in openai.running while money may be held for it */
+    int64_t told_ns;                                  /* when something last went to the caller of a stream */
 
     struct timer timer;  /* the deadline, or the longest wait in the queue */
     int64_t upstream_ns; /* of the answering attempt */
@@ -134,6 +139,8 @@ struct openai {
     size_t queued;
     struct task wake;
     struct timer poll; /* other reactors free slots too */
+    struct openai_call *running;
+    struct timer tick; /* every second, while calls run */
 };
 
 /* openai_admit.c */
@@ -146,6 +153,13 @@ void call_watch_deadline(struct openai_call *call);
 /* openai_queue.c */
 void queue_enter(struct openai_call *call);
 void queue_leave(struct openai_call *call); /* harmless when not in it */
+
+/* openai_running.c: what a call that lasts needs from time to time */
+void running_enter(struct openai_call *call); /* harmless when it is there */
+void running_leave(struct openai_call *call); /* the same when it is not */
+void running_tick(struct timer *timer);       /* openai.tick */
+/* What a call of this price costs in span_ns: at least 1 for any price above 0. */
+int64_t hold_wanted(int64_t price_usd_nano, int64_t span_ns, uint32_t gpus, uint32_t slots);
 
 /* openai_attempt.c */
 void attempt_start(struct openai_call *call, const struct market *market, uint32_t row);

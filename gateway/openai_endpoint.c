@@ -99,3 +99,17 @@ struct str multipart_model(struct str content_type, struct str body)
     }
     return (struct str){NULL, 0};
 }
+
+bool multipart_set_model(struct str content_type, struct buf *body, struct str model)
+{
+    if (!buf_reserve(body, model.len))
+        return false;
+    struct str old = multipart_model(content_type, buf_str(body));
+    if (!old.ptr)
+        return false;
+    size_t at = (size_t)(old.ptr - body->ptr);
+    memmove(body->ptr + at + model.len, body->ptr + at + old.len, body->len - at - old.len);
+    memcpy(body->ptr + at, model.ptr, model.len);
+    body->len = body->len - old.len + model.len;
+    return true;
+}

@@ -22,9 +22,12 @@ static void record_texts(struct usage_record *record, const struct openai_call *
     memcpy(record->model, call->model.ptr, len);
 }
 
-static void record_usage(struct usage_record *record, const struct openai_call *call)
+/* What this attempt told: an earlier one may have left its own numbers. */
+static void record_usage(struct usage_record *record, const struct openai_call *call, const struct attempt *attempt)
 {
-    const struct usage *usage = call->has_sse ? &call->sse.usage : call->has_scan ? &call->scan.usage : NULL;
+    const struct usage *usage = attempt->mode == MODE_SSE     ? &call->sse.usage
+                                : attempt->mode == MODE_PLAIN ? &call->scan.usage
+                                                              : NULL;
     if (!usage || !usage->known)
         return;
     /* A worker's word; it moves no money, but nonsense need not be shown. */
@@ -57,7 +60,7 @@ void call_meter(struct openai_call *call, struct attempt *attempt, enum usage_ou
     call->has_record = true;
     call->upstream_ns = span_ns;
     record_texts(record, call);
-    record_usage(record, call);
+    record_usage(record, call, attempt);
     record->at_ms = clock_wall_ms();
     record->price_usd_nano = target->price_usd_nano;
     record->take_rate_bps = target->take_rate_bps;
@@ -136,9 +139,7 @@ void call_observe(struct openai_call *call, int status)
     /* An unknown model's name is the caller's invention: it makes no label. */
     struct str model = call->was_answered_by_worker || call->tries ? call->model : STR("");
     metrics_request(metrics, status, model, network);
-    if (!call->was_answered_by_worker || !call->request_ns)
-        return;
-    if (call->has_record)
+    if (call->has_record && call->was_answered_by_worker)
         metrics_observe(metrics, METRIC_ADDED_LATENCY, model, network,
                         loop_now(call->reactor->loop) - call->request_ns - call->queued_ns - call->upstream_ns);
     if (call->queued_ns)

@@ -120,6 +120,7 @@ struct openai *openai_open(struct reactor *reactor)
     openai->reactor = reactor;
     openai->wake.run = on_wake;
     openai->poll.on_due = on_poll;
+    openai->tick.on_due = running_tick;
     return openai;
 }
 
@@ -129,6 +130,7 @@ struct openai *openai_free(struct openai *openai)
         return NULL;
     loop_undefer(openai->reactor->loop, &openai->wake);
     timer_clear(openai->reactor->loop, &openai->poll);
+    timer_clear(openai->reactor->loop, &openai->tick);
     free(openai);
     return NULL;
 }

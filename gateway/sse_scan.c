@@ -360,6 +360,11 @@ enum error sse_scan_end(struct sse_scan *scan)
     return scan->held.len > 0 ? sse_scan_feed(scan, STR("\n\n")) : scan->error;
 }
 
+size_t sse_scan_cut(const struct sse_scan *scan)
+{
+    return scan->held.len;
+}
+
 bool sse_scan_is_complete(const struct sse_scan *scan)
 {
     if (scan->mode == SSE_RESPONSES)

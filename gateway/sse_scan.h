@@ -59,6 +59,8 @@ void sse_scan_free(struct sse_scan *scan); /* accepts NULL */
 MUST_CHECK enum error sse_scan_feed(struct sse_scan *scan, struct str bytes);
 /* The stream's end: an event that lacks only its blank line is told still; data cut off in its midst is dropped. */
 MUST_CHECK enum error sse_scan_end(struct sse_scan *scan);
+/* How many of the bytes that were fed belong to an event that is not whole yet. */
+size_t sse_scan_cut(const struct sse_scan *scan);
 /* Did the stream say all it had to? Chat: [DONE], or a finish_reason for every choice seen. Responses: ended. */
 bool sse_scan_is_complete(const struct sse_scan *scan);
 
