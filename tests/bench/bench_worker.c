@@ -17,6 +17,7 @@
 
 #define ARGS_MAX 64
 #define CHUNKS_MAX 10000
+#define LOOK_BYTES 512
 #define TAIL_BYTES 16 /* of a piece of the body: what may be the start of a word cut in two */
 #define ANSWER_BYTES 270
 
@@ -48,13 +49,16 @@ static bool says_stream(struct str text)
     return false;
 }
 
+/* Looks at both ends of each piece only: to search all of a large body would cost more than the rest of its call. */
 static void on_data(void *ctx, struct str bytes)
 {
     struct exchange *exchange = ctx;
-    size_t seam = bytes.len < TAIL_BYTES ? bytes.len : TAIL_BYTES;
+    size_t end = bytes.len < LOOK_BYTES ? bytes.len : LOOK_BYTES,
+           seam = bytes.len < TAIL_BYTES ? bytes.len : TAIL_BYTES;
     h2_stream_consumed(exchange->stream, bytes.len);
     memcpy(exchange->tail + exchange->tail_len, bytes.ptr, seam);
-    exchange->wants_stream = exchange->wants_stream || says_stream(bytes) ||
+    exchange->wants_stream = exchange->wants_stream || says_stream((struct str){bytes.ptr, end}) ||
+                             (bytes.len > end && says_stream((struct str){bytes.ptr + bytes.len - end, end})) ||
                              says_stream((struct str){exchange->tail, exchange->tail_len + seam});
     exchange->tail_len = seam;
     memcpy(exchange->tail, bytes.ptr + bytes.len - seam, seam);
