@@ -44,12 +44,11 @@ void money_text(int64_t usd_nano, char ret[static MONEY_TEXT_MAX])
     bool shown = false;
     text[--at] = '\0';
     for (int i = 0; i < MONEY_FRACTION_DIGITS; i++, left /= 10) {
-        shown |= left % 10 > 0;
+        shown |= left % 10 > 0 || i >= MONEY_FRACTION_DIGITS - 2; /* cents are always told */
         if (shown)
             text[--at] = (char)('0' + left % 10);
     }
-    if (shown)
-        text[--at] = '.';
+    text[--at] = '.';
     do {
         text[--at] = (char)('0' + left % 10);
         left /= 10;

@@ -1,4 +1,4 @@
-/* Money: int64_t nano-US-dollars (`_usd_nano`), never a float. JSON carries decimal strings ("12.5", "0.000000001"). */
+/* Money: int64_t nano-US-dollars (`_usd_nano`), never a float. JSON carries decimal strings ("12.50", "0.000000001"). */
 #ifndef SLUICE_CORE_MONEY_H
 #define SLUICE_CORE_MONEY_H
 
@@ -9,8 +9,8 @@
 
 /* Amounts from outside: 1 to 10 digits, optionally a point and 1 to 9 digits; no sign, exponent or blank. */
 MUST_CHECK bool money_parse(struct str text, int64_t *ret_usd_nano);
-/* Shortest exact form with at least one digit before the point and, if any, no trailing zeros after it: "0", "1.2",
- * "-0.000000001". */
+/* The exact amount with at least one digit before the point and two after it, and no more zeros at the end than these
+ * two want: "0.00", "1.20", "-0.000000001". */
 void money_text(int64_t usd_nano, char ret[static MONEY_TEXT_MAX]);
 MUST_CHECK bool money_add(int64_t a, int64_t b, int64_t *ret);
 /* price (nano-USD per GPU-hour) x gpu_ms / 3,600,000, half to even, once. False on overflow or negative input. */

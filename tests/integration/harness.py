@@ -5,6 +5,7 @@ import ctypes
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -44,9 +45,15 @@ def wait_until(condition, timeout=15.0, what="condition"):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A free port below the range that outgoing connections use: one of those could take it before a server does."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def short_dir():

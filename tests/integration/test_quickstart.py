@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -113,11 +114,12 @@ def test_without_a_model(quickstart, make_server, make_worker):
     run.interrupt()
 
 
-def test_port_in_use(quickstart, make_server):
-    server = make_server()
-    run = quickstart(SLUICE_NO_MODEL="1", SLUICE_PORT=str(server.port)).start()
-    assert f":{server.port}/v1" not in run.line("address")
-    run.interrupt()
+def test_port_in_use(quickstart):
+    port = harness.free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        run = quickstart(SLUICE_NO_MODEL="1", SLUICE_PORT=str(port)).start()
+        assert f":{port}/v1" not in run.line("address")
+        run.interrupt()
 
 
 def test_killed_script_leaves_nothing(quickstart):

@@ -7,7 +7,7 @@ static void test_enrols_and_reports(void **state)
     agent_start("enrol", 2);
     json_t *body = registered_body();
     static const char *const words[][2] = {
-        {"token", "tok-1"}, {"gpu", "cpu"}, {"region", "eu-west"}, {"price_per_gpu_hour_usd", "1.2"}};
+        {"token", "tok-1"}, {"gpu", "cpu"}, {"region", "eu-west"}, {"price_per_gpu_hour_usd", "1.20"}};
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
         assert_string_equal(json_string_value(json_object_get(body, words[i][0])), words[i][1]);
     assert_int_equal(json_integer_value(json_object_get(body, "slots")), 2);

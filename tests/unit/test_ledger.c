@@ -65,7 +65,7 @@ static void credits_are_idempotent(void **state)
     ask_money(ledger_credit(fixture.redis, STR("ten_b"), 9007199254740993, STR("c1"), on_money, &money_answer));
     assert_int_equal(money_answer.error, ERR_MISMATCH);
     ask_money(ledger_balance(fixture.redis, tenant, on_money, &money_answer));
-    assert_string_equal(money_answer.json, "{\"available_usd\":\"9007199.254740994\",\"held_usd\":\"0\"}");
+    assert_string_equal(money_answer.json, "{\"available_usd\":\"9007199.254740994\",\"held_usd\":\"0.00\"}");
     assert_true(strtoll(look("TTL sl:xfer:%s", "nothing"), NULL, 10) < 0);
     ask_money(ledger_credit(fixture.redis, tenant, INT64_MAX, STR("c3"), on_money, &money_answer));
     assert_int_equal(money_answer.error, ERR_OVERFLOW);
@@ -75,7 +75,7 @@ static void credits_are_idempotent(void **state)
     assert_int_equal(ledger_credit(fixture.redis, STR("a}b"), 1, STR("c5"), on_money, NULL), ERR_BAD_INPUT);
     expect_books_balance(TENANT);
     ask_money(ledger_balance(fixture.redis, STR("ten_nobody"), on_money, &money_answer));
-    assert_string_equal(money_answer.json, "{\"available_usd\":\"0\",\"held_usd\":\"0\"}");
+    assert_string_equal(money_answer.json, "{\"available_usd\":\"0.00\",\"held_usd\":\"0.00\"}");
 }
 
 /* Ten rows: times around midnight, two models, workers, keys; one row broken. */
@@ -262,7 +262,7 @@ static void invoice_is_what_the_ledger_took(void **state)
     assert_int_equal(number_in(first, "requests"), 3); /* rows 2, 4, 8 */
     assert_int_equal(number_in(first, "gpu_ms"), 314);
     assert_string_equal(text_in(first, "gpu_hours"), "0.000087222");
-    assert_string_equal(text_in(first, "price_per_gpu_hour_usd"), "1.2");
+    assert_string_equal(text_in(first, "price_per_gpu_hour_usd"), "1.20");
     assert_int_equal(amount_in(first, "amount_usd"), 17000);
     assert_int_equal(amount_in(invoice, "total_usd"), sum);
     snprintf(start, sizeof(start), "%lld", (long long)clock_month_start(AT_MS));
@@ -272,7 +272,7 @@ static void invoice_is_what_the_ledger_took(void **state)
 
     ask_money(ledger_invoice(fixture.redis, STR(TENANT), STR("2026-11"), true, on_money, &money_answer));
     static const char head[] = "model,worker,gpu,requests,gpu_ms,gpu_hours,price_per_gpu_hour_usd,amount_usd\r\n"
-                               "even,wrk_a,nvidia/h100-sxm-80,3,314,0.000087222,1.2,0.000017\r\n";
+                               "even,wrk_a,nvidia/h100-sxm-80,3,314,0.000087222,1.20,0.000017\r\n";
     assert_memory_equal(money_answer.json, head, sizeof(head) - 1);
     assert_non_null(strstr(money_answer.json, "\r\n\"odd,\"\"model\",wrk_a,"));
     static const char *const none[] = {"2026-10", "2026-13", "2026-00", "2026-1", "latest", "2026-11-01", "202611x"};

@@ -191,7 +191,7 @@ static void offers_and_rows(void **state)
     row = registry_row(entry, 1000);
     assert_string_equal(json_string_value(json_object_get(row, "id")), "wrk_a");
     assert_string_equal(json_string_value(json_object_get(row, "state")), "ready");
-    assert_string_equal(json_string_value(json_object_get(row, "price_per_gpu_hour_usd")), "1.2");
+    assert_string_equal(json_string_value(json_object_get(row, "price_per_gpu_hour_usd")), "1.20");
     assert_int_equal(json_integer_value(json_object_get(row, "in_flight")), 5);
     assert_int_equal(json_array_size(json_object_get(row, "models")), 1);
     assert_int_equal(json_array_size(json_object_get(row, "tags")), 2);

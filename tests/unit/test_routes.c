@@ -81,7 +81,7 @@ static void test_keys(void **state)
     assert_true(str_copy(id, sizeof(id), str_of(text_at(fixture, "id"))));
     assert_true(str_copy(secret, sizeof(secret), str_of(text_at(fixture, "key"))));
     assert_true(str_starts(str_of(secret), STR("sk-")));
-    assert_string_equal(text_at(fixture, "budget_usd"), "1.5");
+    assert_string_equal(text_at(fixture, "budget_usd"), "1.50");
     assert_string_equal(text_at(fixture, "budget_period"), "month");
     assert_null(text_at(fixture, "sha256"));
     assert_int_equal(make_key(fixture, body, "k1"), 200); /* again: the same key, its secret is not shown again */
@@ -145,13 +145,13 @@ static void test_credits(void **state)
     snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"amount_usd\":\"12.5\"}", tenant);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(make_credit(fixture, body, "c1"), 200);
-        assert_string_equal(text_at(fixture, "available_usd"), "12.5");
+        assert_string_equal(text_at(fixture, "available_usd"), "12.50");
         assert_string_equal(text_at(fixture, "tenant"), tenant);
     }
     assert_int_equal(make_credit(fixture, body, NULL), 200);
-    assert_string_equal(text_at(fixture, "available_usd"), "25");
+    assert_string_equal(text_at(fixture, "available_usd"), "25.00");
     assert_int_equal(make_credit(fixture, body, "c1"), 200); /* the first answer, not today's balance */
-    assert_string_equal(text_at(fixture, "available_usd"), "12.5");
+    assert_string_equal(text_at(fixture, "available_usd"), "12.50");
     snprintf(body, sizeof(body), "{\"tenant\":\"%s\",\"amount_usd\":\"1\"}", tenant);
     assert_int_equal(make_credit(fixture, body, "c1"), 409);
     assert_int_equal(make_credit(fixture, "{\"tenant\":\"ten_nobody\",\"amount_usd\":\"1\"}", "c2"), 404);
@@ -163,11 +163,11 @@ static void test_credits(void **state)
         assert_string_equal(error_at(fixture, "param"), "amount_usd");
     }
     assert_int_equal(get(fixture, route_balance, "", NULL, tenant), 200);
-    assert_string_equal(text_at(fixture, "available_usd"), "25");
+    assert_string_equal(text_at(fixture, "available_usd"), "25.00");
     char query[96];
     snprintf(query, sizeof(query), "tenant=%s", tenant);
     assert_int_equal(get(fixture, route_balance, query, NULL, NULL), 200);
-    assert_string_equal(text_at(fixture, "available_usd"), "25");
+    assert_string_equal(text_at(fixture, "available_usd"), "25.00");
     assert_int_equal(get(fixture, route_balance, query, NULL, tenant), 200);
     assert_int_equal(get(fixture, route_balance, "tenant=ten_other", NULL, tenant), 403);
     assert_int_equal(get(fixture, route_balance, "", NULL, NULL), 400);
@@ -196,7 +196,7 @@ static void test_at_once(void **state)
     assert_int_equal(fixture->answers, COUNT);
     fixture->answers = 0;
     assert_int_equal(get(fixture, route_balance, "", NULL, tenant), 200);
-    assert_string_equal(text_at(fixture, "available_usd"), "7");
+    assert_string_equal(text_at(fixture, "available_usd"), "7.00");
 }
 
 static void test_money_queries(void **state)

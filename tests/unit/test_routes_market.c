@@ -130,7 +130,7 @@ static void test_offer_fields(void **state)
                                          "parts"};
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         assert_non_null(json_object_get(row, fields[i]));
-    assert_string_equal(json_string_value(json_object_get(row, "price_per_gpu_hour_usd")), "3");
+    assert_string_equal(json_string_value(json_object_get(row, "price_per_gpu_hour_usd")), "3.00");
     assert_int_equal(json_integer_value(json_object_get(row, "vram_gib")), 80);
     assert_true(json_is_false(json_object_get(row, "interruptible")));
     assert_int_equal(json_object_size(json_object_get(row, "parts")), 3);
