@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -39,14 +38,6 @@ void crypto_sha256_hex(struct str bytes, char ret[static SHA256_HEX])
     uint8_t digest[SHA256_BYTES];
     crypto_sha256(bytes, digest);
     crypto_hex(digest, sizeof(digest), ret);
-}
-
-void crypto_hmac_sha256(struct str key, struct str bytes, uint8_t ret[static SHA256_BYTES])
-{
-    assert(key.len <= INT32_MAX);
-    if (!HMAC(EVP_sha256(), key.len ? key.ptr : "", (int)key.len, (const unsigned char *)(bytes.len ? bytes.ptr : ""),
-              bytes.len, ret, NULL))
-        abort();
 }
 
 bool crypto_equal(const void *a, const void *b, size_t len)

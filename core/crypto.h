@@ -10,7 +10,6 @@
 void crypto_random(void *ret, size_t len); /* aborts if the system has no randomness */
 void crypto_sha256(struct str bytes, uint8_t ret[static SHA256_BYTES]);
 void crypto_sha256_hex(struct str bytes, char ret[static SHA256_HEX]);
-void crypto_hmac_sha256(struct str key, struct str bytes, uint8_t ret[static SHA256_BYTES]);
 bool crypto_equal(const void *a, const void *b, size_t len); /* constant time */
 bool crypto_str_equal(struct str a, struct str b);           /* constant time in the content; lengths may leak */
 /* A new secret with a readable prefix: prefix + 43 characters of URL-safe base 64 (256 random bits). */

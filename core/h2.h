@@ -94,6 +94,5 @@ void h2_stream_consumed(struct h2_stream *stream, size_t bytes);
 /* RST_STREAM leaves this turn; on_end(CANCELLED) comes from the loop, not from this call; no on_data any more. */
 void h2_stream_cancel(struct h2_stream *stream, uint32_t h2_error_code);
 uint32_t h2_stream_reset_code(const struct h2_stream *stream);
-struct h2 *h2_stream_connection(struct h2_stream *stream);
 
 #endif

@@ -310,8 +310,3 @@ uint32_t h2_stream_reset_code(const struct h2_stream *stream)
 {
     return stream->reset_code;
 }
-
-struct h2 *h2_stream_connection(struct h2_stream *stream)
-{
-    return stream->h2;
-}

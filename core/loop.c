@@ -46,7 +46,6 @@ struct loop {
     struct heap_entry *heap; /* from 1 */
     size_t heap_count, heap_cap;
     struct task *tasks, **tasks_end;
-    struct loop_hook *hooks, **hooks_end;
     atomic_bool stopping;
     pthread_mutex_t lock; /* of inbox */
     struct inbox inbox, reading;
@@ -59,7 +58,6 @@ enum error loop_open(struct loop **ret)
         return ERR_NO_MEMORY;
     pthread_mutex_init(&loop->lock, NULL);
     loop->tasks_end = &loop->tasks;
-    loop->hooks_end = &loop->hooks;
     loop->slot_count = 1;
     loop->now_ns = clock_mono_ns();
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -287,7 +285,7 @@ bool timer_is_set(const struct timer *timer)
     return timer->heap_at != 0;
 }
 
-/* ---- tasks, hooks, messages ---- */
+/* ---- tasks, messages ---- */
 
 static void task_append(struct loop *loop, struct task *task)
 {
@@ -314,13 +312,6 @@ void loop_undefer(struct loop *loop, struct task *task)
         loop->tasks_end = task->link;
     task->next = NULL;
     task->link = NULL;
-}
-
-void loop_hook_add(struct loop *loop, struct loop_hook *hook)
-{
-    hook->next = NULL;
-    *loop->hooks_end = hook;
-    loop->hooks_end = &hook->next;
 }
 
 enum error loop_post(struct loop *loop, void (*run)(void *arg), void *arg)
@@ -426,8 +417,6 @@ void loop_turn(struct loop *loop, int64_t wait_ns)
     if (messages)
         run_messages(loop);
     run_tasks(loop);
-    for (struct loop_hook *hook = loop->hooks; hook; hook = hook->next)
-        hook->run(hook);
     loop->lag_ns = clock_mono_ns() - loop->now_ns;
 }
 

@@ -2,7 +2,7 @@
  *
  * Rules. All calls but loop_post and loop_stop are for the loop's own thread. Callbacks may add, change and remove any
  * source, timer or task, their own too; after loop_remove a source is never called again, so its owner may free it at
- * once. Order of a turn: ready sources, due timers, posted messages, tasks, hooks (in order of addition). */
+ * once. Order of a turn: ready sources, due timers, posted messages, tasks. */
 #ifndef SLUICE_CORE_LOOP_H
 #define SLUICE_CORE_LOOP_H
 
@@ -26,16 +26,10 @@ struct timer {
     size_t heap_at; /* of the loop; 0 when not set */
 };
 
-/* Runs once at the end of the turn in which it was deferred; what tasks and hooks defer runs in the next turn. */
+/* Runs once at the end of the turn in which it was deferred; what tasks defer runs in the next turn. */
 struct task {
     void (*run)(struct task *task);
     struct task *next, **link; /* of the loop; link is NULL when not queued */
-};
-
-/* Runs at the end of every turn, before the loop waits: the place to flush what the turn has gathered. */
-struct loop_hook {
-    void (*run)(struct loop_hook *hook);
-    struct loop_hook *next;
 };
 
 #define container_of(member_ptr, type, member) ((type *)(void *)((char *)(member_ptr)-offsetof(type, member)))
@@ -59,7 +53,6 @@ bool timer_is_set(const struct timer *timer);
 
 void loop_defer(struct loop *loop, struct task *task); /* harmless if queued already */
 void loop_undefer(struct loop *loop, struct task *task);
-void loop_hook_add(struct loop *loop, struct loop_hook *hook);
 
 /* From any thread: run(arg) on the loop's thread in a coming turn, in order of posting. Bounded by memory only;
  * callers bound their own rate. ERR_NO_MEMORY leaves arg with the caller. */

@@ -210,11 +210,6 @@ void settings_free(struct settings *settings)
     *settings = (struct settings){.threads = 0};
 }
 
-struct str settings_alias(const struct settings *settings, struct str model)
-{
-    return str_of(config_map_get(&settings->aliases, model));
-}
-
 int64_t settings_take_bps(const struct settings *settings, struct str supplier)
 {
     const struct settings_take_rate *rates = settings->pricing.take_rates.items;

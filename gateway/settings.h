@@ -58,8 +58,6 @@ MUST_CHECK enum error settings_check(const struct settings *settings, char error
 MUST_CHECK bool settings_reference(struct buf *to);
 void settings_free(struct settings *settings); /* what it owns; accepts NULL */
 
-/* The model that an alias stands for; absent if `model` is no alias. */
-struct str settings_alias(const struct settings *settings, struct str model);
 /* The supplier's take rate in basis points: its own row, else the row "*", else 0. */
 int64_t settings_take_bps(const struct settings *settings, struct str supplier);
 

@@ -107,11 +107,6 @@ enum error usage_table_add(struct usage_table *table, struct str group, const st
     return sums_add(&(*slot)->sums, sums) ? ERR_NONE : ERR_OVERFLOW;
 }
 
-size_t usage_table_count(const struct usage_table *table)
-{
-    return table->count;
-}
-
 bool usage_table_next(const struct usage_table *table, size_t *at, struct str *ret_group, struct usage_sums *ret_sums)
 {
     while (*at < table->slot_count) {

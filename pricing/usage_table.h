@@ -17,7 +17,6 @@ struct usage_table *usage_table_new(void); /* NULL: out of memory */
 struct usage_table *usage_table_free(struct usage_table *table);
 /* ERR_TOO_LARGE past USAGE_GROUPS_MAX groups, ERR_OVERFLOW, ERR_NO_MEMORY. */
 MUST_CHECK enum error usage_table_add(struct usage_table *table, struct str group, const struct usage_sums *sums);
-size_t usage_table_count(const struct usage_table *table);
 /* Walks the groups in no order: *at starts at 0; false behind the last. The text is borrowed. */
 bool usage_table_next(const struct usage_table *table, size_t *at, struct str *ret_group, struct usage_sums *ret_sums);
 /* A list of {column: group, requests, ...}, ordered by group. NULL: out of memory. */

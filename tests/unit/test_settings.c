@@ -52,7 +52,7 @@ static void check_defaults(const struct settings *settings)
     assert_int_equal(settings->log_level, LOG_INFO);
     assert_null(settings->metrics_token);
     assert_int_equal(settings->networks.count, 0);
-    assert_null(settings_alias(settings, STR("x")).ptr);
+    assert_int_equal(settings->aliases.count, 0);
 }
 
 static void defaults(void **state)
@@ -109,8 +109,8 @@ static void everything(void **state)
     assert_int_equal(settings.pricing.settle, SETTLE_REDIS);
     assert_int_equal(settings_take_bps(&settings, STR("acme")), 0);
     assert_int_equal(settings_take_bps(&settings, STR("other")), 250);
-    assert_true(str_eq(settings_alias(&settings, STR("gpt-4o-mini")), STR("gemma-3-270m")));
-    assert_true(str_eq(settings_alias(&settings, STR("7")), STR("seven")));
+    assert_string_equal(config_map_get(&settings.aliases, STR("gpt-4o-mini")), "gemma-3-270m");
+    assert_string_equal(config_map_get(&settings.aliases, STR("7")), "seven");
     assert_string_equal(settings.metrics_token, "t0ken");
     assert_int_equal(settings.log_level, LOG_WARN);
     const struct settings_network *networks = settings.networks.items;
