@@ -41,6 +41,7 @@ run: deps ## everything: dependencies, build, gateway, three local workers with 
 
 test: deps ## everything: dependencies, build, all tests
 	@$(MAKE) --no-print-directory all check check-asan check-tsan integration lint
+	@FUZZ_RUNS=5000 $(MAKE) --no-print-directory fuzz
 
 deps: ## install what the build and the tests need (apt packages, Python venv for tests)
 	@bash deploy/deps.sh

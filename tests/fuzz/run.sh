@@ -1,10 +1,16 @@
 #!/bin/bash
 # run.sh [NAME...]: builds the fuzz targets (all, or those named, e.g. json_scan) into build-fuzz/ and runs each for
-# FUZZ_SECONDS. What they find worth keeping stays in build-fuzz/corpus, inputs that fail in build-fuzz/found.
+# FUZZ_SECONDS, or for FUZZ_RUNS inputs of a fixed seed (the same every time: what `make test` does). What they find
+# worth keeping stays in build-fuzz/corpus, inputs that fail in build-fuzz/found.
 set -o pipefail
 cd "$(dirname "$0")/../.." || exit 1
 cc=${FUZZ_CC:-clang-14}
-seconds=${FUZZ_SECONDS:-20}
+if [ -n "${FUZZ_RUNS:-}" ]; then
+    bound=("-runs=$FUZZ_RUNS" -seed=1)
+else
+    bound=("-max_total_time=${FUZZ_SECONDS:-20}")
+fi
+command -v "$cc" >/dev/null || { echo "no $cc here: fuzzing is left out"; exit 0; }
 san=address,undefined
 archives=()
 for folder in gateway adapters scheduler probes pricing core; do
@@ -24,7 +30,7 @@ for name in "${targets[@]}"; do
     if "$cc" -std=c17 -D_GNU_SOURCE -I. -Wall -Wextra -Werror -O1 -g -fsanitize=fuzzer,$san -fno-sanitize-recover=all \
         "tests/fuzz/fuzz_$name.c" "${archives[@]}" -l:libmicrohttpd.a -lgnutls -lpthread $libraries -lm -o "$program" \
         >"$log" 2>&1 &&
-        "$program" -max_total_time="$seconds" -timeout=10 -max_len=2048 -rss_limit_mb=2048 -print_final_stats=1 \
+        "$program" "${bound[@]}" -timeout=10 -max_len=2048 -rss_limit_mb=2048 -print_final_stats=1 \
             -dict=tests/fuzz/words.dict -artifact_prefix="build-fuzz/found/$name-" "build-fuzz/corpus/$name" \
             >>"$log" 2>&1; then
         passed=$((passed + 1))
