@@ -1,4 +1,4 @@
-/* Money: int64_t nano-US-dollars (`_usd_nano`), never a float. JSON carries decimal strings ("12.50", "0.000000001"). */
+/* Money: int64_t nano-US-dollars (`_usd_nano`), never a float. JSON carries decimal strings ("12.50"). */
 #ifndef SLUICE_CORE_MONEY_H
 #define SLUICE_CORE_MONEY_H
 
