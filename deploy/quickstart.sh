@@ -156,14 +156,14 @@ body() {
 }
 
 report() {
-    local call="curl -sS $url/v1/chat/completions -H 'Authorization: Bearer $key' -H 'Content-Type: application/json'"
+    local call="curl -sS -w '\\n' $url/v1/chat/completions -H 'Authorization: Bearer $key' -H 'Content-Type: application/json'"
     say ""
     say "Sluice is running."
     say ""
     say "  address    $url/v1"
     say "  API key    $key"
     say "  metrics    $url/metrics"
-    say "  stats      curl -sS $url/api/v1/stats -H 'Authorization: Bearer $key'"
+    say "  stats      curl -sS -w '\\n' $url/api/v1/stats -H 'Authorization: Bearer $key'"
     say "  admin key  in $data_dir/admin.key"
     say "  logs       in $logs"
     say ""
@@ -179,7 +179,7 @@ report() {
         say ""
         say "What it cost:"
         say ""
-        say "  curl -sS '$url/api/v1/usage?group_by=worker' -H 'Authorization: Bearer $key'"
+        say "  curl -sS -w '\\n' '$url/api/v1/usage?group_by=worker' -H 'Authorization: Bearer $key'"
     else
         new_token
         say "No model is served yet: the small model or its server could not be installed here, or was not wanted."
@@ -187,7 +187,7 @@ report() {
         say ""
         say "  build/sluice-worker --gateway $url --token $token --upstream http://127.0.0.1:8000 --price 1.20"
         say ""
-        say "The token holds for an hour. Then:  curl -sS $url/v1/models -H 'Authorization: Bearer $key'"
+        say "The token holds for an hour. Then:  curl -sS -w '\\n' $url/v1/models -H 'Authorization: Bearer $key'"
     fi
     say ""
     say "Ctrl-C stops everything."

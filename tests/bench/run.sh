@@ -1,5 +1,5 @@
 #!/bin/bash
-# `make bench`: gateway, nginx and HAProxy side by side over the same upstream. BENCH_SECONDS (3) a run, BENCH_ROUNDS (3).
+# `make bench`: gateway, nginx and HAProxy side by side over the same upstream. BENCH_SECONDS (2) a run, BENCH_ROUNDS (3).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash deploy/deps.sh --bench
