@@ -312,6 +312,8 @@ void api_stream_begin(struct api_call *api, void (*on_gone)(struct api_call *cal
     answer_add(&answer, "cache-control", "no-cache");
     answer_add(&answer, "x-accel-buffering", "no");
     metrics_request(rest->reactor->metrics, 200, STR(""), STR(""));
+    metrics_gauge_add(rest->reactor->metrics, METRIC_CALLS_RUNNING, -1);
+    rest->front->is_listener = true;
     httpd_stream(rest->front->http, 200, answer.fields, answer.count);
 }
 
@@ -438,7 +440,8 @@ static void front_on_end(void *ctx, struct httpd_call *http, bool is_complete)
     (void)is_complete;
     if (!call)
         return;
-    metrics_gauge_add(reactor->metrics, METRIC_CALLS_RUNNING, -1);
+    if (!call->is_listener)
+        metrics_gauge_add(reactor->metrics, METRIC_CALLS_RUNNING, -1);
     if (call->openai)
         openai_end(call->openai);
     if (call->rest)

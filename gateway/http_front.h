@@ -36,6 +36,7 @@ struct front_call {
     struct openai_call *openai; /* the OpenAI path's */
     struct rest_call *rest;     /* a REST handler's */
     bool is_too_large;          /* the body of a REST call */
+    bool is_listener;           /* of events without an end: no call in work */
     struct front_call *next_free;
 };
 

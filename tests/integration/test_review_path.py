@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from decimal import ROUND_HALF_EVEN, Decimal
 
 import openai
@@ -271,3 +272,31 @@ def test_keys_that_came_before_the_gateway_was_ready(make_gateway):
     wait_until(ready, 20, "ready again")
     assert own.is_up() and seen <= {200, 503}
     assert tenant.call("GET", "/v1/models").status_code == 200
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_listener_does_not_hold_up_the_end(make_gateway):
+    own = make_gateway()
+    with Raw(own) as raw:
+        raw.request("GET", "/api/v1/events", harness.ADMIN_KEY)
+        assert raw.head().status == 200
+        assert own.metric("sluice_calls_running") == 1  # the one that asks
+        started = time.monotonic()
+        assert own.stop() == 0
+        assert time.monotonic() - started < 5
+        assert raw.is_closed()
+
+
+def test_a_stop_lets_running_calls_end(make_gateway, make_fleet):
+    own = make_gateway()
+    fleet = make_fleet(on=own)
+    tenant = own.tenant()
+    fleet.server.fault(chunk_delay_ms=300, chunks=6)
+    with Raw(own) as raw:
+        raw.request("POST", "/v1/chat/completions", tenant.key, fleet.chat(stream=True))
+        assert raw.head().status == 200
+        own.process.terminate()
+        raw.read_until(b"data: [DONE]")
+    assert own.process.wait(15) == 0
