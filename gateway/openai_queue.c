@@ -8,12 +8,9 @@
 #define FULL_MODELS_MAX 16
 #define FULL_RETRY_MS 1000
 
-static size_t queued_for(const struct openai *openai, struct str model)
+static _Atomic int *places_of(const struct openai_call *call)
 {
-    size_t count = 0;
-    for (const struct openai_call *call = openai->queue_head; call; call = call->queue_next)
-        count += str_eq(call->model, model);
-    return count;
+    return &call->reactor->gateway->queued[str_hash(call->model, 0) % GATEWAY_QUEUES];
 }
 
 void queue_leave(struct openai_call *call)
@@ -25,6 +22,7 @@ void queue_leave(struct openai_call *call)
     *(call->queue_next ? &call->queue_next->queue_prev : &openai->queue_tail) = call->queue_prev;
     call->queue_next = call->queue_prev = NULL;
     openai->queued--;
+    atomic_fetch_sub_explicit(places_of(call), 1, memory_order_relaxed);
     call->queued_ns += loop_now(call->reactor->loop) - call->queue_from_ns;
     call->state = CALL_READING;
     timer_clear(call->reactor->loop, &call->timer);
@@ -38,8 +36,9 @@ void queue_enter(struct openai_call *call)
         return; /* keeps its place in the line */
     struct openai *openai = reactor->openai;
     const struct settings *settings = reactor->gateway->settings;
-    if (queued_for(openai, call->model) >= (size_t)settings->limits.queue_per_model) {
+    if (atomic_fetch_add_explicit(places_of(call), 1, memory_order_relaxed) >= settings->limits.queue_per_model) {
         struct api_error error;
+        atomic_fetch_sub_explicit(places_of(call), 1, memory_order_relaxed);
         api_error_set(&error, 429, "rate_limit_error", "queue_full", NULL,
                       "All slots for this model are busy and its queue is full. Try again later.");
         error.retry_after_ms = FULL_RETRY_MS;

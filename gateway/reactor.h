@@ -14,6 +14,8 @@
 
 struct control;
 
+#define GATEWAY_QUEUES 1024
+
 /* Process-wide; written at start only. */
 struct gateway {
     char id[ID_TEXT_MAX]; /* "gwy_...", new at each start */
@@ -24,6 +26,8 @@ struct gateway {
     struct control *control;
     struct loop *control_loop;
     int64_t started_at_ms;
+    /* Calls that wait for a slot, of all reactors, by the hash of their model: two models may share a place. */
+    _Atomic int queued[GATEWAY_QUEUES];
 };
 
 struct reactor {
