@@ -366,11 +366,15 @@ static size_t bulks_size(size_t count, const struct str *args)
 
 static void put_bulk(struct call *call, struct str arg)
 {
-    call->len += (size_t)snprintf(call->bytes + call->len, 32, "$%zu\r\n", arg.len);
+    char *to = call->bytes + call->len;
+    *to++ = '$';
+    to += str_put_u64(to, arg.len);
+    memcpy(to, "\r\n", 2);
+    to += 2;
     if (arg.len > 0)
-        memcpy(call->bytes + call->len, arg.ptr, arg.len);
-    memcpy(call->bytes + call->len + arg.len, "\r\n", 2);
-    call->len += arg.len + 2;
+        memcpy(to, arg.ptr, arg.len);
+    memcpy(to + arg.len, "\r\n", 2);
+    call->len = (size_t)(to - call->bytes) + arg.len + 2;
 }
 
 /* These have no answer or more than one, which would end the pairing of answers with commands. */

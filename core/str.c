@@ -213,6 +213,17 @@ static uint64_t mix(uint64_t a, uint64_t b)
 }
 
 /* After wyhash (public domain, Wang Yi): folded 64 x 64 multiplications over 16 bytes a step. */
+size_t str_put_u64(char to[static STR_U64_MAX], uint64_t value)
+{
+    char digits[STR_U64_MAX];
+    size_t at = sizeof(digits);
+    do
+        digits[--at] = (char)('0' + value % 10);
+    while (value /= 10);
+    memcpy(to, digits + at, sizeof(digits) - at);
+    return sizeof(digits) - at;
+}
+
 uint64_t str_hash(struct str s, uint64_t seed)
 {
     static const uint64_t k0 = UINT64_C(0xa0761d6478bd642f), k1 = UINT64_C(0xe7037ed1a0b428db),

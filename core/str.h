@@ -14,6 +14,7 @@ struct str {
 };
 
 #define STR(literal) ((struct str){"" literal, sizeof(literal) - 1})
+#define STR_U64_MAX 20 /* digits */
 #define STR_FMT "%.*s"
 #define STR_ARG(s) (int)(s).len, (s).ptr
 
@@ -27,7 +28,8 @@ struct str str_next(struct str *rest, char separator);    /* cuts the next field
 bool str_to_i64(struct str s, int64_t *ret);              /* the whole of s, decimal, optional '-'; no overflow */
 bool str_to_double(struct str s, double *ret);            /* the whole of s; finite; locale "C" form only */
 bool str_copy(char *to, size_t to_size, struct str from); /* NUL-terminates; false and empty if it does not fit */
-uint64_t str_hash(struct str s, uint64_t seed);           /* fast, not for hostile table keys unless seed is secret */
+size_t str_put_u64(char to[static STR_U64_MAX], uint64_t value); /* decimal, no NUL; gives the length */
+uint64_t str_hash(struct str s, uint64_t seed); /* fast, not for hostile table keys unless seed is secret */
 
 /* An owned byte buffer. {0} with a limit is valid and empty; append fails past limit and leaves it as it was. */
 struct buf {

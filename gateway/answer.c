@@ -1,9 +1,7 @@
 #include "gateway/answer.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include <string.h>
 
 static const char exposed[] =
     "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms, x-ratelimit-limit-requests, "
@@ -25,17 +23,28 @@ void answer_add(struct answer *answer, const char *name, const char *value)
     answer->fields[answer->count++] = (struct httpd_field){name, value};
 }
 
-void answer_addf(struct answer *answer, const char *name, const char *format, ...)
+/* Room in the arena for a value of that length and its NUL. */
+static char *room(struct answer *answer, size_t len)
 {
-    va_list args;
-    size_t room = sizeof(answer->arena) - answer->arena_len;
     char *to = answer->arena + answer->arena_len;
-    va_start(args, format);
-    int len = vsnprintf(to, room, format, args);
-    va_end(args);
-    assert(len >= 0 && (size_t)len < room);
-    answer->arena_len += (size_t)len + 1;
-    answer_add(answer, name, to);
+    assert(len < sizeof(answer->arena) - answer->arena_len);
+    answer->arena_len += len + 1;
+    to[len] = '\0';
+    return to;
+}
+
+void answer_add_copy(struct answer *answer, const char *name, const char *value)
+{
+    size_t len = strlen(value);
+    answer_add(answer, name, memcpy(room(answer, len), value, len));
+}
+
+void answer_add_number(struct answer *answer, const char *name, int64_t value)
+{
+    char digits[STR_U64_MAX];
+    assert(value >= 0);
+    size_t len = str_put_u64(digits, (uint64_t)value);
+    answer_add(answer, name, memcpy(room(answer, len), digits, len));
 }
 
 bool answer_error(struct answer *answer, const struct api_error *error, struct buf *ret_body)
@@ -47,8 +56,8 @@ bool answer_error(struct answer *answer, const struct api_error *error, struct b
     }
     answer_add(answer, "content-type", "application/json");
     if (error->retry_after_ms > 0) {
-        answer_addf(answer, "retry-after-ms", "%" PRId64, error->retry_after_ms);
-        answer_addf(answer, "retry-after", "%" PRId64, (error->retry_after_ms + 999) / 1000);
+        answer_add_number(answer, "retry-after-ms", error->retry_after_ms);
+        answer_add_number(answer, "retry-after", (error->retry_after_ms + 999) / 1000);
     }
     if (error->no_retry)
         answer_add(answer, "x-should-retry", "false");

@@ -17,7 +17,8 @@ struct answer {
  * borrowed until the answer is sent. */
 void answer_init(struct answer *answer, const char *request_id, bool has_origin);
 void answer_add(struct answer *answer, const char *name, const char *value); /* value is borrowed until it is sent */
-void answer_addf(struct answer *answer, const char *name, const char *format, ...) PRINTF_LIKE(3, 4);
+void answer_add_copy(struct answer *answer, const char *name, const char *value);
+void answer_add_number(struct answer *answer, const char *name, int64_t value); /* not negative */
 /* content-type, retry-after-ms, retry-after, x-should-retry and the JSON text; *ret_body is the caller's to free.
  * False: out of memory. */
 MUST_CHECK bool answer_error(struct answer *answer, const struct api_error *error, struct buf *ret_body);

@@ -127,7 +127,7 @@ void front_answer(struct front_call *call, int status, struct answer *answer, st
 {
     if (!call->openai) { /* which counts from the moment that the request was whole */
         int64_t span_ns = loop_now(call->reactor->loop) - call->http->started_ns;
-        answer_addf(answer, "openai-processing-ms", "%" PRId64, span_ns / NS_PER_MS);
+        answer_add_number(answer, "openai-processing-ms", span_ns / NS_PER_MS);
     }
     httpd_answer(call->http, status, answer->fields, answer->count, take_body);
 }

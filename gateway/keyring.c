@@ -136,6 +136,10 @@ bool key_rate_take(const struct api_key *key, int64_t now_ns, int64_t *ret_retry
 
 void ratelimit_duration_text(int64_t span_ms, char ret[static DURATION_TEXT_MAX])
 {
+    if (span_ms == WINDOW_MS) { /* by far the most frequent */
+        memcpy(ret, "1m0s", 5);
+        return;
+    }
     if (span_ms < 1000) {
         snprintf(ret, DURATION_TEXT_MAX, "%" PRId64 "ms", span_ms < 0 ? 0 : span_ms);
         return;

@@ -110,13 +110,13 @@ void call_answer_headers(struct openai_call *call, struct answer *answer, bool w
     char text[MONEY_TEXT_MAX];
     int64_t now = loop_now(call->reactor->loop);
     if (call->request_ns)
-        answer_addf(answer, "openai-processing-ms", "%" PRId64, (now - call->request_ns) / NS_PER_MS);
+        answer_add_number(answer, "openai-processing-ms", (now - call->request_ns) / NS_PER_MS);
     if (call->key && call->key->rpm && call->rate_left >= 0) {
         char reset[DURATION_TEXT_MAX];
         ratelimit_duration_text(call->rate_reset_ms, reset);
-        answer_addf(answer, "x-ratelimit-limit-requests", "%d", (int)call->key->rpm);
-        answer_addf(answer, "x-ratelimit-remaining-requests", "%" PRId64, call->rate_left);
-        answer_addf(answer, "x-ratelimit-reset-requests", "%s", reset);
+        answer_add_number(answer, "x-ratelimit-limit-requests", call->key->rpm);
+        answer_add_number(answer, "x-ratelimit-remaining-requests", call->rate_left);
+        answer_add_copy(answer, "x-ratelimit-reset-requests", reset);
     }
     if (!call->was_answered_by_worker)
         return;
@@ -124,12 +124,12 @@ void call_answer_headers(struct openai_call *call, struct answer *answer, bool w
     answer_add(answer, "x-sluice-network", call->target.network);
     answer_add(answer, "x-sluice-gpu", call->target.gpu);
     money_text(call->target.price_usd_nano, text);
-    answer_addf(answer, "x-sluice-price-per-gpu-hour-usd", "%s", text);
+    answer_add_copy(answer, "x-sluice-price-per-gpu-hour-usd", text);
     if (!with_cost)
         return;
     money_text(call->record.cost_usd_nano, text);
-    answer_addf(answer, "x-sluice-cost-usd", "%s", text);
-    answer_addf(answer, "x-sluice-gpu-ms", "%" PRId64, call->record.gpu_ms);
+    answer_add_copy(answer, "x-sluice-cost-usd", text);
+    answer_add_number(answer, "x-sluice-gpu-ms", call->record.gpu_ms);
 }
 
 void call_observe(struct openai_call *call, int status)
