@@ -15,8 +15,8 @@
 #include <string.h>
 
 #define DAY_TEXT 11
-#define ROWS_AT_ONCE "500" /* bounds the work of one turn */
-#define ROWS_AT_ONCE_COUNT 500
+#define ENTRIES_AT_ONCE "100" /* of at most SETTLE_BATCH rows; bounds the work of one turn */
+#define ENTRIES_AT_ONCE_COUNT 100
 #define PLACE_MAX 48
 #define SUMS_WORTH_KEEPING 2000 /* rows; fewer are read again as fast */
 #define SUMS_BYTES_MAX ((size_t)4 << 20)
@@ -167,22 +167,31 @@ static void day_is_read(struct report *report)
         next_day(report);
 }
 
-/* [id, ["r", row]] */
-static enum error take_row(struct report *report, const redisReply *entry)
+static enum error take_row(struct report *report, const redisReply *text)
 {
     struct usage_row row;
 
-    if (entry->type != REDIS_REPLY_ARRAY || entry->elements != 2 || entry->element[1]->type != REDIS_REPLY_ARRAY ||
-        entry->element[1]->elements != 2)
-        return ERR_PROTOCOL;
-    const redisReply *id = entry->element[0], *text = entry->element[1]->element[1];
-    if (!str_copy(report->place, sizeof(report->place), (struct str){id->str, id->len}) ||
-        !usage_row_parse((struct str){text->str, text->len}, &row))
+    if (!usage_row_parse((struct str){text->str, text->len}, &row))
         return ERR_PROTOCOL;
     report->rows_read++;
     if (row.at_ms < report->from_ms || row.at_ms >= report->to_ms)
         return ERR_NONE;
     return count_row(report, &row);
+}
+
+/* [id, ["r", row, "r", row, ...]]: what one call of settle.lua wrote. */
+static enum error take_entry(struct report *report, const redisReply *entry)
+{
+    enum error error = ERR_NONE;
+
+    if (entry->type != REDIS_REPLY_ARRAY || entry->elements != 2 || entry->element[1]->type != REDIS_REPLY_ARRAY)
+        return ERR_PROTOCOL;
+    const redisReply *id = entry->element[0], *fields = entry->element[1];
+    if (!str_copy(report->place, sizeof(report->place), (struct str){id->str, id->len}))
+        return ERR_PROTOCOL;
+    for (size_t i = 1; !error && i < fields->elements; i += 2)
+        error = take_row(report, fields->element[i]);
+    return error;
 }
 
 static void rows_done(void *ctx, const redisReply *reply, enum error error)
@@ -191,10 +200,10 @@ static void rows_done(void *ctx, const redisReply *reply, enum error error)
 
     error = list_error(reply, error);
     for (size_t i = 0; !error && i < reply->elements; i++)
-        error = take_row(report, reply->element[i]);
+        error = take_entry(report, reply->element[i]);
     if (error)
         report_end(report, error);
-    else if (reply->elements < ROWS_AT_ONCE_COUNT)
+    else if (reply->elements < ENTRIES_AT_ONCE_COUNT)
         day_is_read(report);
     else
         read_rows(report);
@@ -207,7 +216,7 @@ static void read_rows(struct report *report)
 
     day_key(report, "usage", key);
     error = redis_commandf(report->redis, rows_done, report, "XRANGE %s %s%s + COUNT %s", key,
-                           report->place[0] ? "(" : "", report->place[0] ? report->place : "-", ROWS_AT_ONCE);
+                           report->place[0] ? "(" : "", report->place[0] ? report->place : "-", ENTRIES_AT_ONCE);
     if (error)
         report_end(report, error);
 }

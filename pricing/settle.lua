@@ -1,7 +1,8 @@
 -- settle.lua: moves usage records of one tenant, one gateway and one UTC day into the ledger, each once by its id.
 --
 -- KEYS  1 purse: hash avail, held, sup:<supplier>:pending, plat:revenue, plat:loss, ext:psp; their sum is zero
---       2 holds: hash gateway -> amount    3 seen: set of record ids of that day    4 usage rows of that day: stream
+--       2 holds: hash gateway -> amount    3 seen: set of record ids of that day    4 usage rows of that day: stream,
+--       an entry a call with a field r for each row
 --       5 invoice lines of that month: hash    6 ledger: stream    7 chain: hash of its last entry    8 days: set
 -- ARGV  1 gateway    2 day    3 seconds to remember ids for    then a record each:
 --       id at_ms cost loss income take supplier line gpu_ms row
@@ -91,12 +92,38 @@ local function draw(cost, loss)
     return from_hold, from_avail, loss
 end
 
-local sums = {[KEYS[1]] = {}, [KEYS[5]] = {}}
-local function add(key, field, amount)
+-- Sums of what is added to one field each; amounts too long to be summed here move at once.
+local incomes, takes, lines = {}, 0, {}
+local function income_add(supplier, amount)
     if #amount > SUMMED_DIGITS then
-        call('HINCRBY', key, field, amount)
+        call('HINCRBY', purse, 'sup:' .. supplier .. ':pending', amount)
     else
-        sums[key][field] = (sums[key][field] or 0) + tonumber(amount)
+        incomes[supplier] = (incomes[supplier] or 0) + tonumber(amount)
+    end
+end
+local function take_add(amount)
+    if #amount > SUMMED_DIGITS then
+        call('HINCRBY', purse, 'plat:revenue', amount)
+    else
+        takes = takes + tonumber(amount)
+    end
+end
+local function line_add(line, gpu_ms, charged)
+    local sum = lines[line]
+    if not sum then
+        sum = {n = 0, ms = 0, usd = 0}
+        lines[line] = sum
+    end
+    sum.n = sum.n + 1
+    if #gpu_ms > SUMMED_DIGITS then
+        call('HINCRBY', KEYS[5], line .. '\31ms', gpu_ms)
+    else
+        sum.ms = sum.ms + tonumber(gpu_ms)
+    end
+    if #charged > SUMMED_DIGITS then
+        call('HINCRBY', KEYS[5], line .. '\31usd', charged)
+    else
+        sum.usd = sum.usd + tonumber(charged)
     end
 end
 
@@ -121,36 +148,46 @@ local function post(id, at_ms, from_hold, from_avail, loss, income, take, suppli
     end
 end
 
-for _, at in ipairs(fresh) do
+local rows = {}
+for n, at in ipairs(fresh) do
     local id, at_ms, cost, loss, income, take, supplier, line, gpu_ms, row = unpack(ARGV, at, at + FIELDS - 1)
-    local from_hold, from_avail = cost, '0'
-    if not is_covered then
-        from_hold, from_avail, loss = draw(cost, loss)
+    local charged = cost
+    if cost ~= '0' or loss ~= '0' then
+        local from_hold, from_avail = cost, '0'
+        if not is_covered then
+            from_hold, from_avail, loss = draw(cost, loss)
+        end
+        charged = from_hold
+        if from_avail ~= '0' then
+            charged = scratch(from_hold, from_avail)
+        end
+        income_add(supplier, income)
+        take_add(take)
+        if loss ~= '0' then
+            call('HINCRBY', purse, 'plat:loss', '-' .. loss)
+        end
+        post(id, at_ms, from_hold, from_avail, loss, income, take, supplier)
     end
-    local charged = from_hold
-    if from_avail ~= '0' then
-        charged = scratch(from_hold, from_avail)
-    end
-    add(purse, 'sup:' .. supplier .. ':pending', income)
-    add(purse, 'plat:revenue', take)
-    if loss ~= '0' then
-        call('HINCRBY', purse, 'plat:loss', '-' .. loss)
-    end
-    post(id, at_ms, from_hold, from_avail, loss, income, take, supplier)
     if line ~= '' then
-        add(KEYS[5], line .. '\31n', '1')
-        add(KEYS[5], line .. '\31ms', gpu_ms)
-        add(KEYS[5], line .. '\31usd', charged)
+        line_add(line, gpu_ms, charged)
     end
-    call('XADD', KEYS[4], '*', 'r', row .. '\31' .. charged)
+    rows[2 * n - 1] = 'r'
+    rows[2 * n] = row .. '\31' .. charged
 end
 
+call('XADD', KEYS[4], '*', unpack(rows))
 call('SET', KEYS[7], chain)
-for key, fields in pairs(sums) do
-    for field, sum in pairs(fields) do
-        if sum > 0 or key ~= purse then
-            call('HINCRBY', key, field, text(sum))
-        end
+for supplier, sum in pairs(incomes) do
+    if sum > 0 then
+        call('HINCRBY', purse, 'sup:' .. supplier .. ':pending', text(sum))
     end
+end
+if takes > 0 then
+    call('HINCRBY', purse, 'plat:revenue', text(takes))
+end
+for line, sum in pairs(lines) do
+    call('HINCRBY', KEYS[5], line .. '\31n', text(sum.n))
+    call('HINCRBY', KEYS[5], line .. '\31ms', text(sum.ms))
+    call('HINCRBY', KEYS[5], line .. '\31usd', text(sum.usd))
 end
 return #fresh
