@@ -272,7 +272,7 @@ static bool admit(struct openai_call *call, struct api_error *error)
                                     http->known[HEADER_REGION], http->known[HEADER_REQUIRE]};
     if (!read_model(call, error) || !prefer_parse(&wishes, &call->query, error) || !admit_model(call, error))
         return false;
-    if (journal_is_nearly_full(call->reactor->journal)) {
+    if (journal_is_nearly_full(call->reactor->journal) && !redis_is_connected(call->reactor->redis)) {
         api_error_unavailable(error);
         return false;
     }
@@ -437,6 +437,10 @@ void call_dispatch(struct openai_call *call)
     }
     if (call->tries >= DISPATCH_TRIES_MAX) {
         refuse_all_failed(call);
+        return;
+    }
+    if (journal_is_nearly_full(reactor->journal)) { /* calls end faster than the store takes their records */
+        queue_enter(call);
         return;
     }
     switch (dispatch_choose(market, query, &row)) {

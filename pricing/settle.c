@@ -20,7 +20,7 @@ REDIS_SCRIPT(budget_script, budget_lua);
 #define RETRY_MOST_NS NS_PER_S
 /* Records settled together. The next window waits for the last answer to this one, so this many at least are settled
  * each time that a busy machine lets Redis run. */
-#define WINDOW 4096
+#define WINDOW 2048
 #define BATCHES_A_TURN 8 /* script calls made in one turn; bounds its work */
 #define BUCKETS 512      /* power of two */
 #define NONE UINT16_MAX
