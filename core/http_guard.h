@@ -1,5 +1,5 @@
 /* Strict framing of HTTP/1.x requests: reads along with the parser behind it and refuses whatever two parsers could
- * read differently (request smuggling) or what passes a limit. RFC 9112; CONTRACT "The OpenAI path".
+ * read differently (request smuggling) or what passes a limit. RFC 9112.
  *
  * Pure: bytes in, verdict out; no allocation. It follows message after message on one connection. */
 #ifndef SLUICE_CORE_HTTP_GUARD_H

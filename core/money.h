@@ -17,7 +17,7 @@ MUST_CHECK bool money_add(int64_t a, int64_t b, int64_t *ret);
 MUST_CHECK bool money_cost(int64_t price_usd_nano, int64_t gpu_ms, int64_t *ret_usd_nano);
 /* amount x bps / 10,000, half to even (take rates, markups). */
 MUST_CHECK bool money_bps(int64_t usd_nano, int64_t bps, int64_t *ret_usd_nano);
-/* span_ns x gpus / slots, half to even, to whole milliseconds (CONTRACT, Metering). gpus, slots >= 1. */
+/* span_ns x gpus / slots, half to even, to whole milliseconds. gpus, slots >= 1. */
 int64_t money_gpu_ms(int64_t span_ns, int64_t gpus, int64_t slots);
 
 #endif

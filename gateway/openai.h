@@ -1,4 +1,4 @@
-/* The OpenAI path: accept, authenticate, admit, choose, forward, stream, meter, settle (DESIGN section 3).
+/* The OpenAI path: accept, authenticate, admit, choose, forward, stream, meter, settle.
  * The steps lie in this order in openai_admit.c, openai_attempt.c, openai_answer.c and openai_meter.c. */
 #ifndef SLUICE_GATEWAY_OPENAI_H
 #define SLUICE_GATEWAY_OPENAI_H

@@ -1,4 +1,4 @@
-/* Handlers of enrolment, registration and the list of workers (CONTRACT, "Workers"); for the table in routes.c. */
+/* Handlers of enrolment, registration and the list of workers; for the table in routes.c. */
 #ifndef SLUICE_GATEWAY_ROUTES_WORKER_H
 #define SLUICE_GATEWAY_ROUTES_WORKER_H
 

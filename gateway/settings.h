@@ -1,4 +1,4 @@
-/* The gateway's configuration file (DESIGN, section 6). Every key has a default. */
+/* The gateway's configuration file. Every key has a default. */
 #ifndef SLUICE_GATEWAY_SETTINGS_H
 #define SLUICE_GATEWAY_SETTINGS_H
 

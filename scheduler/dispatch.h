@@ -1,4 +1,4 @@
-/* Choosing a replica for a call, and explaining the choice (DESIGN section 7; CONTRACT "Workers"). Pure: reads the
+/* Choosing a replica for a call, and explaining the choice. Pure: reads the
  * market and the workers' atomics, decides, changes nothing. */
 #ifndef SLUICE_SCHEDULER_DISPATCH_H
 #define SLUICE_SCHEDULER_DISPATCH_H

@@ -1,4 +1,4 @@
-/* Reputation: a decayed Beta posterior, moved by probes, finished and failed work (DESIGN section 8). Pure. */
+/* Reputation: a decayed Beta posterior, moved by probes, finished and failed work. Pure. */
 #ifndef SLUICE_SCHEDULER_REPUTATION_H
 #define SLUICE_SCHEDULER_REPUTATION_H
 

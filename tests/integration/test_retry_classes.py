@@ -1,4 +1,4 @@
-"""Which failure of an upstream leads to which next step: CONTRACT, the OpenAI path."""
+"""Which failure of an upstream leads to which next step."""
 
 import time
 
