@@ -27,7 +27,7 @@ say() { printf '%s\n' "$*"; }
 launch() {
     local name=$1
     shift
-    setsid setpriv --pdeathsig TERM -- "$@" </dev/null >"$logs/$name.log" 2>&1 &
+    setsid setpriv --pdeathsig TERM -- "$@" </dev/null >"$logs/$name.log" 2>&1 9>&- &
     name_of[$!]=$name
     started+=($!)
 }
@@ -109,7 +109,7 @@ start_model() {
     local model_port template
     [ -z "${SLUICE_NO_MODEL:-}" ] || return 1
     if [ ! -x .run/model/llama-server ] || [ ! -f .run/model/model.gguf ]; then
-        bash deploy/deps.sh --model || return 1
+        bash deploy/deps.sh --model 9>&- || return 1
     fi
     model_port=$(free_port 18080)
     say "Starting llama-server with Gemma 3 270M"
@@ -195,6 +195,8 @@ report() {
 
 trap 'stop_all; exit 0' INT TERM HUP
 mkdir -p "$run_dir" "$logs" "$run_dir/workers"
+exec 9>"$run_dir/lock"
+flock -n 9 || { say "error: it runs already in $run_dir; a second one needs its own SLUICE_RUN_DIR and SLUICE_DATA_DIR"; exit 1; }
 [ -x build/sluiced ] && [ -x build/sluice-worker ] || { say "error: the programs are not built yet: make all"; exit 1; }
 start_gateway
 get_key
