@@ -478,7 +478,8 @@ static void front_refuse(void *ctx, int status, struct buf *ret)
     if (!api_error_json(&error, &body) ||
         !buf_printf(ret,
                     "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n"
-                    "x-request-id: %s\r\naccess-control-allow-origin: *\r\n\r\n",
+                    "x-request-id: %s\r\naccess-control-allow-origin: *\r\n"
+                    "access-control-expose-headers: x-request-id\r\n\r\n",
                     error.status, refusals[at].reason, body.len, id) ||
         !buf_append_str(ret, buf_str(&body)))
         buf_clear(ret);

@@ -339,30 +339,36 @@ static void on_credit(struct credit_waiter *waiter, bool has_funds, enum error e
     call_free_if_over(call);
 }
 
-/* Holds money for a call at this price. False: the call waits for credit. */
-static bool hold_money(struct openai_call *call, int64_t price, uint32_t gpus, uint32_t slots)
+/* Holds as much as is wanted, or what is left of it. False: nothing is, the call waits for credit. */
+static bool hold_one(struct openai_call *call, struct credit *credit, int64_t *held, int64_t want)
 {
-    int64_t want = hold_wanted(price, OPENAI_HOLD_NS, gpus, slots);
-    struct credit_gate *gate = call->reactor->credit_gate;
-    if (want == 0)
+    if (*held >= want)
         return true;
-    if (!call->held_balance) {
-        call->held_balance = credit_take(call->key->balance, want);
-        if (!call->held_balance) {
-            wait_for_credit(call, call->key->balance);
-            return false;
-        }
-        credit_renew_if_low(gate, call->key->balance);
+    *held += credit_take(credit, want - *held);
+    if (!*held) {
+        wait_for_credit(call, credit);
+        return false;
     }
-    if (call->key->budget && !call->held_budget) {
-        call->held_budget = credit_take(call->key->budget, want);
-        if (!call->held_budget) {
-            wait_for_credit(call, call->key->budget);
-            return false;
-        }
-        credit_renew_if_low(gate, call->key->budget);
-    }
+    credit_renew_if_low(call->reactor->credit_gate, credit);
     return true;
+}
+
+static bool hold_money(struct openai_call *call, int64_t want)
+{
+    const struct api_key *key = call->key;
+    return want == 0 || (hold_one(call, key->balance, &call->held_balance, want) &&
+                         (!key->budget || hold_one(call, key->budget, &call->held_budget, want)));
+}
+
+/* Who has no money takes no place in the queue: a sign of it is held unless some replica is free of charge. */
+static int64_t queue_hold(const struct market *market, uint32_t model)
+{
+    size_t count;
+    const uint32_t *rows = market_replicas(market, model, &count);
+    for (size_t i = 0; i < count; i++)
+        if (market_price(market, rows[i]) == 0)
+            return 0;
+    return 1;
 }
 
 /* -- choice -- */
@@ -445,13 +451,15 @@ void call_dispatch(struct openai_call *call)
     }
     switch (dispatch_choose(market, query, &row)) {
     case DISPATCH_CHOSEN:
-        if (hold_money(call, market_price(market, row), market_gpus(market, row), market_slots(market, row))) {
+        if (hold_money(call, hold_wanted(market_price(market, row), OPENAI_HOLD_NS, market_gpus(market, row),
+                                         market_slots(market, row)))) {
             queue_leave(call);
             attempt_start(call, market, row);
         }
         break;
     case DISPATCH_FULL:
-        queue_enter(call);
+        if (hold_money(call, queue_hold(market, query->model)))
+            queue_enter(call);
         break;
     case DISPATCH_NO_MATCH:
         refuse_no_match(call);

@@ -48,6 +48,26 @@ def test_a_call_beyond_the_balance_goes_on_and_takes_all_of_it(gateway, make_fle
     wait_until(lambda: Decimal(tenant.balance()["available_usd"]) == 0 == Decimal(tenant.balance()["held_usd"]), 10, "all is spent")
 
 
+def test_without_money_there_is_no_waiting_for_a_slot(gateway, tenant, make_fleet):
+    fleet = make_fleet(slots=1)
+    poor = gateway.tenant(credit=None)
+    fleet.server.fault(chunk_delay_ms=700, chunks=6)
+    with Raw(gateway) as raw:
+        raw.request("POST", "/v1/chat/completions", tenant.key, fleet.chat(stream=True))
+        raw.read_until(b"data: ")
+        answer = poor.call("POST", "/v1/chat/completions", json=fleet.chat())
+        assert error_of(answer, 429)["code"] == "insufficient_quota"
+        assert answer.elapsed.total_seconds() < 2
+        raw.read_until(b"[DONE]")
+    free = make_fleet(slots=1, price="0")
+    free.server.fault(head_delay_ms=500)
+    with Raw(gateway) as raw:
+        raw.request("POST", "/v1/chat/completions", poor.key, free.chat())
+        wait_until(lambda: free.server.state()["active"] == 1, 5, "the first has the slot")
+        assert poor.call("POST", "/v1/chat/completions", json=free.chat()).status_code == 200  # waited for it
+        assert raw.answer().status == 200
+
+
 def test_a_silent_stream_says_that_it_lives(gateway, tenant, fleet):
     fleet.server.fault(chunk_delay_ms=17500, chunks=2)
     with Raw(gateway, timeout=40) as raw:
