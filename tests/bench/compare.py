@@ -12,8 +12,10 @@ somebody else uses the machine.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
@@ -111,6 +113,7 @@ def cpu_ns(pid):
 class Bench:
     def __init__(self):
         self.dir = harness.short_dir()
+        self.data_dir = Path(tempfile.mkdtemp(prefix="sl-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"))
         self.processes, self.workers, self.pids = [], [], {}
         self.ports = {name: harness.free_port() for name in ("upstream", "nginx", "haproxy")}
         self.values = {"dir": self.dir, "model": MODEL, "answer": answer_text(), **self.ports}
@@ -138,7 +141,7 @@ class Bench:
         self.start("haproxy", ["haproxy", "-db", "-f", path], self.ports["haproxy"], PROXY_CORE)
         self.gateways, self.keys = {}, {}
         for name in ("gateway", "gateway+agent"):
-            gateway = harness.Gateway(threads=1).start()
+            gateway = harness.Gateway(threads=1, data_dir=self.data_dir / name).start()
             self.processes.append(gateway)
             self.pids[name] = gateway.pid
             pin(gateway.pid, PROXY_CORE)
@@ -199,7 +202,11 @@ class Bench:
 
     def stop(self):
         for process in reversed(self.processes):
+            if process.process:
+                process.stop()  # a master that is killed would leave its workers behind
             process.remove()
+        for folder in (self.dir, self.data_dir):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main():
