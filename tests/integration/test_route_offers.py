@@ -35,8 +35,8 @@ def worker_of(answer):
 def test_preference_chooses(tenant, three):
     cheap, _, fast = [w.id for w in three.workers]
     assert {worker_of(ask(tenant, three, {"x-sluice-prefer": "price"})) for _ in range(5)} == {cheap}
-    wait_until(lambda: worker_of(ask(tenant, three, {"x-sluice-prefer": "latency"})) == fast, 20, "latency is learnt")
-    assert {worker_of(ask(tenant, three, {"x-sluice-prefer": "latency"})) for _ in range(5)} == {fast}
+    # On a busy machine one late answer of the fast one sends a call elsewhere until it has made up for it.
+    wait_until(lambda: {worker_of(ask(tenant, three, {"x-sluice-prefer": "latency"})) for _ in range(5)} == {fast}, 20, "latency is learnt")
     assert worker_of(ask(tenant, three, {"x-sluice-prefer": "price=1,latency=0,reputation=0"})) == cheap
 
 
