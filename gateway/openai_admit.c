@@ -413,11 +413,13 @@ static bool try_once_more(struct openai_call *call, const struct market *market)
         queue_enter(call);
         return true;
     }
-    /* A lone replica gets one more try where no byte of an answer came. */
+    /* A lone replica gets one more try where no byte of an answer came: in a moment, for it may be that its link is
+     * just breaking and a new one on the way. */
     if (call->tries == 1 && !call->had_second_try && call->last_had_no_byte && dispatch_fitting(market, query) == 1) {
         call->had_second_try = true;
         query->tried_count = 0;
-        call_dispatch(call);
+        call->not_before_ns = query->now_ns + SLOT_PAUSE_NS;
+        queue_enter(call);
         return true;
     }
     return false;
