@@ -198,6 +198,35 @@ static void test_answers(void **state)
     finish(&seen);
 }
 
+/* Requests on one connection whose answers come late: each comes through, whenever the next is sent. */
+static void test_next_request(void **state)
+{
+    static const char request[] = "POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+    struct seen seen;
+    (void)state;
+    start(&seen, 5000);
+    seen.answer_at_once = false;
+    int fd = dial(&seen);
+    say(fd, request);
+    for (int i = 0; i < 40; i++) {
+        bool is_early = i % 8 == 7; /* while the one before it still waits */
+        turn_until(&seen, seen.requests == i + 1);
+        if (is_early)
+            say(fd, request);
+        for (int turn = 0; turn < i % 3; turn++)
+            loop_turn(seen.loop, 0);
+        answer_hello(seen.call);
+        for (int turn = 0; turn < i % 8; turn++)
+            loop_turn(seen.loop, 0);
+        if (!is_early)
+            say(fd, request);
+        turn_until(&seen, seen.completed == i + 1);
+    }
+    assert_int_equal(seen.gone, 0);
+    close(fd);
+    finish(&seen);
+}
+
 static void test_stream(void **state)
 {
     struct seen seen;
@@ -457,6 +486,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_next_request),
         cmocka_unit_test(test_stream),
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_hang_up),
