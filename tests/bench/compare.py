@@ -4,10 +4,11 @@ One thread each, on the same machine as the load and the upstream, so only the r
 keys, limits, ranking and metering on. `gateway` has a worker that answers on the link by itself (bench_worker), so that the
 gateway alone is measured; `gateway+agent` goes through the real agent to the same nginx that the others use as upstream.
 
-With two cores or more, the proxy under test has one of them, and all else (load, upstream, worker, Redis) another: in all
-cases alike. Only with one connection, where nothing runs at the same time, all but Redis share one core: what it takes to
-wake another core, 30 us and more on a virtual machine, would hide what is to be measured. A run's CPU time is what all threads of the proxy used for one request; it suffers less than the rate when
-somebody else uses the machine.
+With two cores or more, the proxy under test (the gateway with its Redis) has one of them, and all else (load, upstream,
+worker) another: in all cases alike. Only with one connection, where nothing runs at the same time, all but Redis share one
+core: what it takes to wake another core, 30 us and more on a virtual machine, would hide what is to be measured. A run's
+CPU time is what all threads of the proxy used for one request; it suffers less than the rate when somebody else uses the
+machine.
 """
 
 import json
@@ -145,7 +146,6 @@ class Bench:
             self.processes.append(gateway)
             self.pids[name] = gateway.pid
             pin(gateway.pid, PROXY_CORE)
-            pin(gateway.redis_pid(), LOAD_CORE)
             token = gateway.enrolment()["token"]
             worker = harness.Process()
             self.processes.append(worker)
@@ -182,6 +182,8 @@ class Bench:
     def compare(self, title, targets, body, connections, path="/v1/chat/completions", stream_path=None):
         """Rounds of all targets in turn, so that a noisy minute hits all of them; the best of each, for noise only slows."""
         runs = {t: [] for t in targets}
+        for gateway, _ in self.gateways.values():
+            pin(gateway.redis_pid(), LOAD_CORE if connections == 1 else PROXY_CORE)
         for pid in self.load_pids():
             pin(pid, PROXY_CORE if connections == 1 else LOAD_CORE)
         self.keys = {name: tenant.new_key(rpm=RPM, max_concurrency=10000)[1] for name, (_, tenant) in self.gateways.items()}
