@@ -127,8 +127,8 @@ start_model() {
 }
 
 start_worker() {
-    launch "worker-$1" build/sluice-worker --gateway "$url" --token "$token" --upstream "$upstream" --price "$2" --delay-ms "$3" --region "$4" \
-        --slots 4 --state-dir "$run_dir/workers/$1"
+    SLUICE_TOKEN=$token launch "worker-$1" build/sluice-worker --gateway "$url" --token env:SLUICE_TOKEN --upstream "$upstream" \
+        --price "$2" --delay-ms "$3" --region "$4" --slots 4 --state-dir "$run_dir/workers/$1"
 }
 
 replicas() { as_caller "$url/v1/models" 2>/dev/null | tr -d ' \n' | grep -q '"replicas":3'; }
@@ -172,7 +172,7 @@ report() {
         say ""
         say "  $call -d '$(body)'"
         say ""
-        say "See the ranking choose: the cheapest worker answers late, the dearest at once."
+        say "See the ranking choose: the worker that is cheapest by the hour answers late, the dearest at once."
         say ""
         say "  $call -H 'x-sluice-prefer: price' -o /dev/null -D - -d '$(body)' | grep -i ^x-sluice"
         say "  $call -H 'x-sluice-prefer: latency' -o /dev/null -D - -d '$(body)' | grep -i ^x-sluice"
