@@ -1,17 +1,12 @@
 #include "core/httpd.h"
 #include "core/clock.h"
-#include "core/http_guard.h"
 #include "core/http_pool.h"
-#include "core/http_socket.h"
+#include "core/httpd_priv.h"
 #include "core/log.h"
-#include "core/tcp_progress.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <microhttpd.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,162 +15,25 @@
 #include <unistd.h>
 
 enum {
-    LINGER_MS = 1000,      /* how long a refused connection may go on sending into the void */
-    BODY_GRACE_MS = 10000, /* a body's rate is judged from here on */
-    BODY_LOOK_MS = 1000,
-    STREAM_BLOCK = 16384,
     POOL_EXTRA = 24 << 10, /* of a connection's memory beyond the head: header table, answer head, send buffer */
     LISTEN_BACKLOG = 4096,
-    STALL_LOOKS = 4,     /* within write_stall_ms */
-    IDLE_S = 120,        /* a kept connection without a request */
-    FIELDS_BYTES = 4096, /* of an answer's fields that are given to libmicrohttpd as one */
-    FIELDS_JOINED = 32,
+    IDLE_S = 120, /* a kept connection without a request */
 };
-
-struct conn {
-    struct httpd *httpd;
-    struct http_guard guard;
-    struct http_socket socket;
-    struct io_source hangup; /* EPOLLRDHUP on the socket: libmicrohttpd does not watch a suspended connection */
-    struct timer timer;      /* a slow head, a slow body, the linger of a refused one */
-    struct timer stall;      /* while an answer leaves: does the reader take it? */
-    uint64_t acked;
-    int64_t stalled_from_ns; /* 0: it takes what is sent */
-    struct call *call;
-    int64_t body_from_ns;
-    int refused; /* status that the connection is (or will be) closed with; 0: none */
-    bool is_lingering, is_hung_up, is_body_timed, from_loopback;
-    struct conn *next, **link;
-};
-
-struct call {
-    struct httpd_call public;
-    struct conn *conn;
-    struct MHD_Connection *mhd;
-    struct MHD_Response *response;
-    int status;
-    struct buf out; /* a stream's queue */
-    size_t out_at;  /* of it already taken */
-    char *uri;
-    bool is_seen, is_requested, is_suspended, is_stream, is_ended, is_broken, is_gone, was_high;
-    struct call *next_free;
-};
-
-struct httpd {
-    struct loop *loop;
-    struct MHD_Daemon *mhd;
-    struct httpd_options options;
-    struct http_guard_limits limits;
-    size_t known_len[HTTPD_KNOWN_MAX];
-    size_t known_count, connections;
-    bool is_closing;
-    struct io_source epoll;
-    struct task run;
-    struct timer tick;
-    struct conn *conns;
-    struct call *free_calls;
-    size_t free_count;
-};
-
-static struct call *call_of(const struct httpd_call *public)
-{
-    return container_of(public, struct call, public);
-}
-
-/* -- refusing -- */
-
-static void conn_refuse_now(struct conn *conn)
-{
-    struct httpd *httpd = conn->httpd;
-    struct buf response;
-    buf_init(&response, 65536);
-    httpd->options.ops->refuse(httpd->options.ctx, conn->refused, &response);
-    /* One attempt: a peer that does not even take a few hundred bytes gets none. */
-    ssize_t sent = send(conn->hangup.fd, response.ptr, response.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent < (ssize_t)response.len)
-        log_debug(NULL, "a refused client did not take its answer");
-    buf_free(&response);
-    shutdown(conn->hangup.fd, SHUT_WR);
-    conn->is_lingering = true;
-    timer_set(httpd->loop, &conn->timer, loop_now(httpd->loop) + LINGER_MS * NS_PER_MS);
-}
-
-static int refusal_status(enum http_guard_verdict verdict)
-{
-    switch (verdict) {
-    case HTTP_GUARD_HEAD_TOO_LARGE:
-        return 431;
-    case HTTP_GUARD_BODY_TOO_LARGE:
-        return 413;
-    case HTTP_GUARD_UNKNOWN_CODING:
-        return 501;
-    case HTTP_GUARD_UNKNOWN_VERSION:
-        return 505;
-    default:
-        return 400;
-    }
-}
-
-static void conn_time_phase(struct conn *conn)
-{
-    struct loop *loop = conn->httpd->loop;
-    enum http_guard_phase phase = http_guard_phase(&conn->guard);
-    if (conn->is_hung_up)
-        return;
-    if (phase == HTTP_GUARD_IDLE) {
-        conn->is_body_timed = false;
-        timer_clear(loop, &conn->timer);
-    } else if (phase == HTTP_GUARD_HEAD) {
-        if (!timer_is_set(&conn->timer) || conn->is_body_timed)
-            timer_set(loop, &conn->timer, loop_now(loop) + conn->httpd->options.head_ms * NS_PER_MS);
-        conn->is_body_timed = false;
-    } else if (!conn->is_body_timed) {
-        conn->is_body_timed = true;
-        conn->body_from_ns = loop_now(loop);
-        timer_set(loop, &conn->timer, conn->body_from_ns + BODY_GRACE_MS * NS_PER_MS);
-    }
-}
-
-/* libmicrohttpd's recv. */
-static ssize_t on_recv(struct http_socket *socket, char *to, size_t len, int flags)
-{
-    struct conn *conn = container_of(socket, struct conn, socket);
-    enum http_guard_verdict verdict;
-    ssize_t got = http_socket_recv(socket, to, len, flags);
-    if (got <= 0)
-        return got;
-    if (conn->refused) { /* nothing after a refused message is looked at */
-        errno = EAGAIN;
-        return -1;
-    }
-    size_t kept = http_guard_feed(&conn->guard, to, (size_t)got, &verdict);
-    if (verdict == HTTP_GUARD_OK) {
-        conn_time_phase(conn);
-        return got;
-    }
-    conn->refused = refusal_status(verdict);
-    if (kept == 0) {
-        conn_refuse_now(conn);
-        errno = EAGAIN;
-        return -1;
-    }
-    return (ssize_t)kept; /* the messages before it are answered first: see on_completed */
-}
 
 /* -- calls -- */
 
-static void httpd_wake(struct httpd *httpd)
+void httpd_wake(struct httpd *httpd)
 {
     loop_defer(httpd->loop, &httpd->run);
 }
 
-static void call_suspend(struct call *call)
+void httpd_call_suspend(struct call *call)
 {
     call->is_suspended = call->conn->socket.is_suspended = true;
     MHD_suspend_connection(call->mhd);
 }
 
-static void call_resume(struct call *call)
+void httpd_call_resume(struct call *call)
 {
     if (!call->is_suspended)
         return;
@@ -184,7 +42,7 @@ static void call_resume(struct call *call)
     httpd_wake(call->conn->httpd);
 }
 
-static void call_gone(struct call *call)
+void httpd_call_gone(struct call *call)
 {
     struct httpd *httpd = call->conn->httpd;
     if (call->is_gone || !call->is_requested)
@@ -194,137 +52,7 @@ static void call_gone(struct call *call)
     if (!is_answered)
         httpd->options.ops->on_gone(httpd->options.ctx, &call->public);
     shutdown(call->conn->hangup.fd, SHUT_RDWR);
-    call_resume(call);
-}
-
-static void on_hangup(struct io_source *source, uint32_t events)
-{
-    struct conn *conn = container_of(source, struct conn, hangup);
-    conn->socket.is_drained = false;
-    if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) || conn->is_lingering)
-        return;
-    if (conn->call && conn->call->is_requested) {
-        call_gone(conn->call);
-        return;
-    }
-    /* What was sent before the end may be unread still, and libmicrohttpd gets no second edge for an end that came
-     * with it: look again when it has read. */
-    conn->is_hung_up = true;
-    timer_set(conn->httpd->loop, &conn->timer, loop_now(conn->httpd->loop));
-}
-
-static void on_conn_timer(struct timer *timer)
-{
-    struct conn *conn = container_of(timer, struct conn, timer);
-    struct httpd *httpd = conn->httpd;
-    int64_t now = loop_now(httpd->loop);
-    if (conn->is_hung_up && conn->call && conn->call->is_requested) {
-        call_gone(conn->call);
-        return;
-    }
-    if (conn->is_lingering || conn->is_hung_up) {
-        shutdown(conn->hangup.fd, SHUT_RDWR); /* its event makes libmicrohttpd close it */
-        return;
-    }
-    if (conn->call && conn->call->is_requested) { /* what comes behind a request is read when that is answered */
-        conn->body_from_ns = now;
-        timer_set(httpd->loop, timer, now + httpd->options.head_ms * NS_PER_MS);
-        return;
-    }
-    if (conn->is_body_timed) {
-        int64_t span_ms = (now - conn->body_from_ns) / NS_PER_MS;
-        if ((int64_t)http_guard_body_seen(&conn->guard) * 1000 >= httpd->options.body_min_bps * span_ms) {
-            timer_set(httpd->loop, timer, now + BODY_LOOK_MS * NS_PER_MS);
-            return;
-        }
-    }
-    conn->refused = 408;
-    conn_refuse_now(conn);
-}
-
-static int64_t stall_look_ns(const struct httpd *httpd)
-{
-    return httpd->options.write_stall_ms * NS_PER_MS / STALL_LOOKS;
-}
-
-/* A reader that takes nothing of what waits for it, look after look, is cut off: bytes that a stream has sent just
- * before a single look are no sign. */
-static void on_stall_timer(struct timer *timer)
-{
-    struct conn *conn = container_of(timer, struct conn, stall);
-    struct httpd *httpd = conn->httpd;
-    uint64_t acked = conn->acked;
-    bool waits = false;
-    int64_t now = loop_now(httpd->loop);
-    bool is_known = tcp_progress(conn->hangup.fd, &acked, &waits);
-    if (!is_known || !waits || acked != conn->acked)
-        conn->stalled_from_ns = 0;
-    else if (!conn->stalled_from_ns)
-        conn->stalled_from_ns = now;
-    if (conn->stalled_from_ns && now - conn->stalled_from_ns >= (STALL_LOOKS - 1) * stall_look_ns(httpd)) {
-        if (conn->call)
-            call_gone(conn->call);
-        shutdown(conn->hangup.fd, SHUT_RDWR);
-        return;
-    }
-    conn->acked = acked;
-    timer_set(httpd->loop, timer, now + stall_look_ns(httpd));
-}
-
-static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
-                          enum MHD_ConnectionNotificationCode code)
-{
-    struct httpd *httpd = cls;
-    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-        struct conn *conn = calloc(1, sizeof(*conn));
-        const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-        if (conn && info)
-            conn->socket =
-                (struct http_socket){.fd = info->connect_fd, .epoll_fd = httpd->epoll.fd, .on_recv = on_recv};
-        if (!conn || !info || !http_socket_add(&conn->socket)) {
-            free(conn);
-            if (info)
-                shutdown(info->connect_fd, SHUT_RDWR);
-            return;
-        }
-        conn->httpd = httpd;
-        conn->hangup = (struct io_source){.fd = info->connect_fd, .on_ready = on_hangup};
-        conn->timer.on_due = on_conn_timer;
-        conn->stall.on_due = on_stall_timer;
-        http_guard_init(&conn->guard, &httpd->limits);
-        info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-        const struct sockaddr *peer = info ? info->client_addr : NULL;
-        if (peer && peer->sa_family == AF_INET) {
-            const struct sockaddr_in *in = (const void *)peer;
-            conn->from_loopback = (ntohl(in->sin_addr.s_addr) >> 24) == 127;
-        } else if (peer && peer->sa_family == AF_INET6) {
-            const struct sockaddr_in6 *in = (const void *)peer;
-            conn->from_loopback = IN6_IS_ADDR_LOOPBACK(&in->sin6_addr);
-        }
-        conn->next = httpd->conns;
-        conn->link = &httpd->conns;
-        if (conn->next)
-            conn->next->link = &conn->next;
-        httpd->conns = conn;
-        httpd->connections++;
-        if (loop_add(httpd->loop, &conn->hangup, EPOLLRDHUP | EPOLLET) != ERR_NONE)
-            shutdown(conn->hangup.fd, SHUT_RDWR);
-        *context = conn;
-        return;
-    }
-    struct conn *conn = *context;
-    if (!conn)
-        return;
-    http_socket_remove(&conn->socket);
-    loop_remove(httpd->loop, &conn->hangup);
-    timer_clear(httpd->loop, &conn->timer);
-    timer_clear(httpd->loop, &conn->stall);
-    *conn->link = conn->next;
-    if (conn->next)
-        conn->next->link = conn->link;
-    httpd->connections--;
-    free(conn);
-    *context = NULL;
+    httpd_call_resume(call);
 }
 
 /* "http://host/path?query", as a proxy is asked, means the same as "/path?query" (RFC 9112, section 3.2.2). */
@@ -443,7 +171,7 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const ch
         return MHD_NO;
     if (call->response)
         return MHD_queue_response(mhd, (unsigned)call->status, call->response);
-    call_suspend(call);
+    httpd_call_suspend(call);
     return MHD_YES;
 }
 
@@ -458,11 +186,11 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context, 
     bool is_complete = code == MHD_REQUEST_TERMINATED_COMPLETED_OK && !call->is_broken && !call->is_gone;
     if (!is_complete) {
         call->is_suspended = conn->socket.is_suspended = false; /* libmicrohttpd is closing it already */
-        call_gone(call);
+        httpd_call_gone(call);
     }
     conn->call = NULL;
     *context = NULL;
-    timer_clear(httpd->loop, &conn->stall);
+    httpd_conn_watch_reader(conn, false);
     if (call->is_seen)
         httpd->options.ops->on_end(httpd->options.ctx, &call->public, is_complete);
     if (call->response)
@@ -478,171 +206,7 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **context, 
         free(call);
     }
     if (conn->refused && !conn->is_lingering)
-        conn_refuse_now(conn);
-}
-
-/* -- answers -- */
-
-static void response_field(struct MHD_Response *response, const struct httpd_field *field)
-{
-    if (MHD_add_response_header(response, field->name, field->value) != MHD_YES)
-        log_warn(NULL, "header %s could not be set", field->name);
-}
-
-/* libmicrohttpd checks and copies each field for itself, which together costs more than the rest of an answer: all of
- * them go in as the value of the first one, with its line ends put in afterwards. What does not fit goes in singly. */
-static void response_fields(struct MHD_Response *response, const struct httpd_field *fields, size_t count)
-{
-    char block[FIELDS_BYTES];
-    size_t ends[FIELDS_JOINED], end_count = 0, len = 0;
-    const char *name = NULL;
-    for (size_t i = 0; i < count; i++) {
-        size_t name_len = strlen(fields[i].name), value_len = strlen(fields[i].value);
-        if (value_len == 0 || strpbrk(fields[i].value, "\r\n") || end_count == FIELDS_JOINED ||
-            name_len + value_len + 5 > sizeof(block) - len) {
-            response_field(response, &fields[i]);
-            continue;
-        }
-        if (name) {
-            ends[end_count++] = len;
-            memcpy(block + len, "  ", 2);
-            memcpy(block + len + 2, fields[i].name, name_len);
-            memcpy(block + len + 2 + name_len, ": ", 2);
-            len += name_len + 4;
-        }
-        name = name ? name : fields[i].name;
-        memcpy(block + len, fields[i].value, value_len);
-        len += value_len;
-    }
-    if (!name)
-        return;
-    block[len] = '\0';
-    response_field(response, &(struct httpd_field){name, block});
-    char *value = (char *)(uintptr_t)MHD_get_response_header(response, name);
-    for (size_t i = 0; value && i < end_count; i++)
-        memcpy(value + ends[i], "\r\n", 2);
-}
-
-static void call_answered(struct call *call, int status)
-{
-    call->status = status;
-    struct conn *conn = call->conn;
-    struct httpd *httpd = conn->httpd;
-    if (!call->response) /* out of memory: the connection closes without an answer */
-        call->is_gone = true;
-    conn->stalled_from_ns = 0;
-    timer_set(httpd->loop, &conn->stall, loop_now(httpd->loop) + stall_look_ns(httpd));
-    call_resume(call);
-}
-
-void httpd_answer(struct httpd_call *public, int status, const struct httpd_field *fields, size_t count,
-                  struct buf *take_body)
-{
-    struct call *call = call_of(public);
-    assert(!call->response);
-    if (call->is_gone) {
-        buf_free(take_body);
-        return;
-    }
-    struct buf body = {0};
-    if (take_body) {
-        body = *take_body;
-        *take_body = (struct buf){0};
-    }
-    call->response = MHD_create_response_from_buffer(body.len, body.ptr, MHD_RESPMEM_MUST_FREE);
-    if (call->response)
-        response_fields(call->response, fields, count);
-    else
-        free(body.ptr);
-    call_answered(call, status);
-}
-
-static ssize_t stream_read(void *cls, uint64_t position, char *to, size_t max)
-{
-    struct call *call = cls;
-    struct httpd *httpd = call->conn->httpd;
-    (void)position;
-    size_t left = call->out.len - call->out_at;
-    if (left == 0) {
-        if (call->is_broken || call->is_gone)
-            return MHD_CONTENT_READER_END_WITH_ERROR;
-        if (call->is_ended)
-            return MHD_CONTENT_READER_END_OF_STREAM;
-        call_suspend(call);
-        return 0;
-    }
-    size_t taken = left < max ? left : max;
-    memcpy(to, call->out.ptr + call->out_at, taken);
-    call->out_at += taken;
-    if (call->out_at == call->out.len) {
-        buf_clear(&call->out);
-        call->out_at = 0;
-    }
-    if (call->was_high && call->out.len - call->out_at < HTTPD_STREAM_LOW) {
-        call->was_high = false;
-        if (!call->is_ended && !call->is_broken)
-            httpd->options.ops->on_drained(httpd->options.ctx, &call->public);
-    }
-    return (ssize_t)taken;
-}
-
-void httpd_stream(struct httpd_call *public, int status, const struct httpd_field *fields, size_t count)
-{
-    struct call *call = call_of(public);
-    assert(!call->response);
-    if (call->is_gone)
-        return;
-    call->is_stream = true;
-    buf_init(&call->out, 0);
-    call->response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read, call, NULL);
-    if (call->response)
-        response_fields(call->response, fields, count);
-    call_answered(call, status);
-}
-
-bool httpd_write(struct httpd_call *public, struct str bytes)
-{
-    struct call *call = call_of(public);
-    if (call->is_gone)
-        return true;
-    assert(call->is_stream && !call->is_ended && !call->is_broken);
-    if (call->out_at > HTTPD_STREAM_HIGH) {
-        buf_drop_front(&call->out, call->out_at);
-        call->out_at = 0;
-    }
-    if (!buf_append_str(&call->out, bytes))
-        return false;
-    if (call->out.len - call->out_at > HTTPD_STREAM_HIGH)
-        call->was_high = true;
-    call_resume(call);
-    return true;
-}
-
-size_t httpd_queued(const struct httpd_call *public)
-{
-    const struct call *call = call_of(public);
-    return call->out.len - call->out_at;
-}
-
-void httpd_finish(struct httpd_call *public, const struct httpd_field *trailers, size_t count)
-{
-    struct call *call = call_of(public);
-    if (call->is_gone)
-        return;
-    for (size_t i = 0; i < count; i++)
-        if (MHD_add_response_footer(call->response, trailers[i].name, trailers[i].value) != MHD_YES)
-            log_warn(NULL, "trailer %s could not be set", trailers[i].name);
-    call->is_ended = true;
-    call_resume(call);
-}
-
-void httpd_break(struct httpd_call *public)
-{
-    struct call *call = call_of(public);
-    if (call->is_gone)
-        return;
-    call->is_broken = true;
-    call_resume(call);
+        httpd_conn_refuse(conn);
 }
 
 /* -- running libmicrohttpd -- */
@@ -765,8 +329,8 @@ enum error httpd_open(struct loop *loop, const struct httpd_options *options, st
         MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, options->listen_fd,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, options->head_bytes + POOL_EXTRA, MHD_OPTION_CONNECTION_LIMIT,
         options->connections_max, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
-        httpd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, httpd, MHD_OPTION_NOTIFY_CONNECTION, on_connection, httpd,
-        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
+        httpd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, httpd, MHD_OPTION_NOTIFY_CONNECTION, httpd_on_connection,
+        httpd, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     const union MHD_DaemonInfo *info = httpd->mhd ? MHD_get_daemon_info(httpd->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
     if (!info) {
         free(httpd);
@@ -806,7 +370,7 @@ struct httpd *httpd_free(struct httpd *httpd)
     httpd->is_closing = true;
     for (struct conn *conn = httpd->conns; conn; conn = conn->next)
         if (conn->call)
-            call_gone(conn->call);
+            httpd_call_gone(conn->call);
     httpd_turn(httpd);
     http_sockets_run(epoll_fd);
     MHD_stop_daemon(httpd->mhd);
