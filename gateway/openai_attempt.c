@@ -113,7 +113,7 @@ static struct str header_of(const struct h2_header *headers, size_t count, struc
     return (struct str){NULL, 0};
 }
 
-/* CONTRACT "The OpenAI path": which statuses are whose fault. */
+/* Which statuses are whose fault. */
 static bool failure_of(int status, enum attempt_failure *ret)
 {
     if (status == 401 || status == 402 || status == 403)
