@@ -382,6 +382,16 @@ static void refuse_no_match(struct openai_call *call)
     call_error(call, &error);
 }
 
+/* The model was served when the call came, and its last worker has left for good since. */
+static void refuse_gone(struct openai_call *call)
+{
+    struct api_error error;
+    api_error_set(&error, 503, "server_error", "overloaded", NULL,
+                  "The last worker for this model has just gone. Try again later.");
+    error.retry_after_ms = BUSY_RETRY_MS;
+    call_error(call, &error);
+}
+
 /* All replicas that fit were tried: the last failure decides. */
 static void refuse_all_failed(struct openai_call *call)
 {
@@ -440,7 +450,7 @@ void call_dispatch(struct openai_call *call)
         if (call->tries)
             refuse_all_failed(call);
         else
-            queue_enter(call); /* it was there at admission: the worker may be back in a moment */
+            refuse_gone(call);
         return;
     }
     if (call->tries >= DISPATCH_TRIES_MAX) {

@@ -46,7 +46,7 @@ static void leave(struct agent *agent)
         return;
     agent->is_leaving = true;
     timer_set(agent->loop, &agent->drain_timer, loop_now(agent->loop) + GOODBYE_NS);
-    agent_status_stop(agent);
+    agent_status_last(agent);
     agent_links_shutdown(agent);
     agent_link_closed(agent);
 }

@@ -158,6 +158,8 @@ bool agent_on_request(void *ctx, struct h2_stream *stream, const struct h2_heade
 void agent_status_changed(struct agent *agent); /* tells the gateways at the end of this turn */
 void agent_load_changed(struct agent *agent);   /* calls in flight: soon, not at each */
 void agent_status_start(struct agent *agent);
+/* Tells every gateway once more, and then no more: one that hears of the drain counts on us no longer. */
+void agent_status_last(struct agent *agent);
 void agent_status_stop(struct agent *agent);
 void agent_status_end(struct agent_link *link); /* ends the status streams of the link cleanly */
 /* Answers with an error object and ends the answer. fault: x-sluice-fault, NULL for none. */

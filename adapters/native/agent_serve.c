@@ -115,6 +115,12 @@ void agent_status_stop(struct agent *agent)
     loop_undefer(agent->loop, &agent->status_task);
 }
 
+void agent_status_last(struct agent *agent)
+{
+    status_send(agent);
+    agent_status_stop(agent);
+}
+
 void agent_status_changed(struct agent *agent)
 {
     loop_defer(agent->loop, &agent->status_task);

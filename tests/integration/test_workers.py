@@ -135,11 +135,15 @@ def test_drain_on_sigterm(gateway, tenant, make_fleet):
     assert all(len(t.split()) == 10 for t in texts), texts
 
 
-def test_idle_worker_ends_at_once(make_fleet):
+def test_idle_worker_ends_at_once(tenant, make_fleet):
     fleet = make_fleet()
     started = time.monotonic()
     assert fleet.worker.stop() == 0
     assert time.monotonic() - started < 3
+    # It has said that it leaves: nobody waits for its heartbeat to be missed.
+    ask_model = lambda: tenant.call("POST", "/v1/chat/completions", json=fleet.chat())
+    answer = wait_until(lambda: (a := ask_model()).status_code == 404 and a, 2, "its model is gone")
+    assert answer.json()["error"]["code"] == "model_not_found"
 
 
 def test_worker_survives_gateway_restarts(make_gateway, make_fleet):
