@@ -43,9 +43,8 @@ struct rest_call {
     void (*on_gone)(struct api_call *call);
 };
 
-struct front *front_open(struct reactor *reactor)
+struct front *front_open(void)
 {
-    (void)reactor;
     return calloc(1, sizeof(struct front));
 }
 
@@ -240,10 +239,8 @@ static void rest_begin(struct front_call *call, const struct api_route *route, c
 static void rest_orphan(struct rest_call *rest)
 {
     rest->front = NULL;
-    if (rest->is_stream) {
-        if (rest->on_gone)
-            rest->on_gone(&rest->api);
-    }
+    if (rest->is_stream && rest->on_gone)
+        rest->on_gone(&rest->api);
 }
 
 static void rest_done(struct rest_call *rest)
@@ -274,7 +271,7 @@ void api_reply(struct api_call *api, int status, const char *content_type, struc
 
 void api_reply_json(struct api_call *api, int status, json_t *take_json)
 {
-    char *text = take_json ? json_dumps(take_json, JSON_COMPACT | JSON_SORT_KEYS * 0) : NULL;
+    char *text = take_json ? json_dumps(take_json, JSON_COMPACT) : NULL;
     json_decref(take_json);
     if (text) {
         api_reply(api, status, "application/json", str_of(text));
@@ -384,11 +381,11 @@ static void answer_no_route(struct front_call *call, enum api_match match, const
 
 static void front_on_request(void *ctx, struct httpd_call *http)
 {
-    struct reactor *reactor = ctx;
     struct front_call *call = http->owner;
     const struct api_route *route;
     struct str captured[API_PARAMS_MAX] = {{NULL, 0}};
     struct buf allow;
+    (void)ctx;
     if (!call) {
         httpd_answer(http, 503, NULL, 0, NULL);
         return;
@@ -414,7 +411,6 @@ static void front_on_request(void *ctx, struct httpd_call *http)
             answer_no_route(call, match, &allow);
     }
     buf_free(&allow);
-    (void)reactor;
 }
 
 static void front_on_gone(void *ctx, struct httpd_call *http)

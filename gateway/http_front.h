@@ -43,7 +43,7 @@ struct front_call {
 extern const struct httpd_ops front_ops; /* ctx: the reactor */
 extern const char *const front_headers[HEADER_COUNT + 1];
 
-struct front *front_open(struct reactor *reactor); /* NULL: out of memory */
+struct front *front_open(void); /* NULL: out of memory */
 struct front *front_free(struct front *front);
 
 bool front_has_origin(const struct front_call *call);

@@ -90,7 +90,7 @@ static enum error open_door(struct reactor *reactor, int listen_fd)
         .ctx = reactor,
     };
     reactor->metrics = metrics_new();
-    reactor->front = front_open(reactor);
+    reactor->front = front_open();
     reactor->openai = openai_open(reactor);
     if (!reactor->metrics || !reactor->front || !reactor->openai)
         return ERR_NO_MEMORY;
