@@ -114,7 +114,8 @@ def cpu_ns(pid):
 class Bench:
     def __init__(self):
         self.dir = harness.short_dir()
-        self.data_dir = Path(tempfile.mkdtemp(prefix="sl-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"))
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+        self.data_dir = Path(tempfile.mkdtemp(prefix="sl-", dir=os.environ.get("BENCH_DATA", memory)))
         self.processes, self.workers, self.pids = [], [], {}
         self.ports = {name: harness.free_port() for name in ("upstream", "nginx", "haproxy")}
         self.values = {"dir": self.dir, "model": MODEL, "answer": answer_text(), **self.ports}
@@ -220,6 +221,7 @@ def main():
         big = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "word " * 44000}]}).encode()
         stream = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hello"}]}).encode()
         everyone = ["direct", "nginx", "haproxy", "gateway", "gateway+agent"]
+        print(f"journals and Redis of the gateways in {bench.data_dir.parent} (BENCH_DATA names another folder)")
         print(f"{ROUNDS} rounds of {SECONDS} s each, the best of each; one thread each; the load runs on the same machine "
               f"({len(CORES)} cores, load average {os.getloadavg()[0]:.1f} at the start)")
         rates = bench.compare("Small body, 270 bytes back", everyone, small, 64)
