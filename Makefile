@@ -16,11 +16,14 @@ CFLAGS_ALL := -std=c17 -D_GNU_SOURCE -I. $(WARN) $(OPT) $(SAN) -fno-omit-frame-p
   -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
 LDLIBS_AGENT := $(PKG_LIBS) -lpthread -lm
 LDLIBS_ALL := $(MHD_LIBS) $(LDLIBS_AGENT)
+# The probe runs on machines that have a driver and little else: static but for the C library, which dlopen needs.
+LDLIBS_PROBE := -l:libcrypto.a -l:libjansson.a -l:libyaml.a -ldl -lpthread -lm
 quiet = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
 
 LIBS_IN_ORDER := gateway adapters scheduler probes pricing core
-MAINS := gateway/sluiced.c adapters/native/sluice_worker.c
-PROGRAMS := $(BUILD)/sluiced $(BUILD)/sluice-worker
+MAINS := gateway/sluiced.c adapters/native/sluice_worker.c probes/sluice_probe.c gateway/cli/sluice.c
+PROGRAMS := $(BUILD)/sluiced $(BUILD)/sluice-worker $(if $(wildcard probes/sluice_probe.c),$(BUILD)/sluice-probe) \
+  $(if $(wildcard gateway/cli/sluice.c),$(BUILD)/sluice)
 lib_sources = $(filter-out $(MAINS),$(wildcard $(1)/*.c $(1)/*/*.c))
 ARCHIVES := $(foreach l,$(LIBS_IN_ORDER),$(if $(call lib_sources,$(l)),$(BUILD)/lib$(l).a))
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
@@ -93,6 +96,10 @@ $(BUILD)/sluiced: $(BUILD)/gateway/sluiced.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
 $(BUILD)/sluice-worker: $(BUILD)/adapters/native/sluice_worker.o $(filter-out %libgateway.a,$(ARCHIVES))
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_AGENT)
+$(BUILD)/sluice-probe: $(BUILD)/probes/sluice_probe.o $(BUILD)/libprobes.a $(BUILD)/libcore.a
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_PROBE)
+$(BUILD)/sluice: $(BUILD)/gateway/cli/sluice.o $(ARCHIVES)
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
