@@ -9,11 +9,7 @@
 #define SLUICE_PROBES_FINGERPRINT_H
 
 #include "probes/chain.h"
-
-enum probe_vector { PROBE_VECTOR_PORTABLE, PROBE_VECTOR_AVX2, PROBE_VECTOR_AVX512 };
-enum probe_vector probe_vector_best(void); /* of this CPU */
-/* For tests and benches: everything after this uses at most that; the CPU must have it. */
-void probe_vector_force(enum probe_vector vector);
+#include "probes/vector.h"
 
 struct chain_shape {
     uint32_t n, blocks, steps;
