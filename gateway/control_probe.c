@@ -45,6 +45,18 @@ static uint64_t fresh_bits(void)
     return bits;
 }
 
+/* What happened to the worker of that record, as this gateway tells it. */
+static struct admission_news news_of(const struct control *control, const struct registry_entry *entry,
+                                     enum admission_event event)
+{
+    int64_t now_ms = clock_wall_ms();
+    return (struct admission_news){.event = event,
+                                   .now_ms = now_ms,
+                                   .random = fresh_bits(),
+                                   .gateway = (uint32_t)str_hash(str_of(control->gateway->id), 0) | 1,
+                                   .score = reputation_bound(&entry->record.reputation, now_ms)};
+}
+
 static void run_free(struct probe_run *run)
 {
     struct registry_entry *entry = registry_find(run->control->registry, str_of(run->worker->id));
@@ -128,7 +140,8 @@ static void run_end(struct probe_run *run, enum admission_event event)
         event = ADMISSION_PROBE_LATE;
     run->event = event;
     run->verdict = run->claim;
-    (void)admission_step(&run->verdict, event, clock_wall_ms(), &policy, fresh_bits());
+    const struct admission_news news = news_of(control, entry, event);
+    (void)admission_step(&run->verdict, &news, &policy);
     if (event == ADMISSION_PROBE_GOOD)
         run->verdict.last_probe_took_ms = run->took_ns / NS_PER_MS;
     if (worker_store_admit(control->redis, str_of(run->worker->id), run->claim.token, &run->verdict, on_verdict_stored,
@@ -286,6 +299,7 @@ void control_consider(struct control *control, struct registry_entry *entry, enu
     if (control->settings->probes.admission == PROBE_OFF || control->is_shut || entry->probe || entry->links == 0 ||
         entry->draining || control->run_count >= RUNS_MAX)
         return;
-    if (admission_step(&claim, event, clock_wall_ms(), &policy, fresh_bits()) == ADMISSION_SEND_PROBE)
+    const struct admission_news news = news_of(control, entry, event);
+    if (admission_step(&claim, &news, &policy) == ADMISSION_SEND_PROBE)
         run_start(control, entry, &claim);
 }

@@ -189,22 +189,28 @@ static enum error admit(const char *id, uint64_t expect, const struct admission 
     return answer.error;
 }
 
+static enum admission_action step(struct admission *admission, enum admission_event event, int64_t now_ms)
+{
+    static const struct admission_policy policy = {1000, 2000};
+    const struct admission_news news = {.event = event, .now_ms = now_ms, .random = 1, .gateway = 1};
+    return admission_step(admission, &news, &policy);
+}
+
 static void one_gateway_wins_an_admission(void **state)
 {
     (void)state;
-    static const struct admission_policy policy = {1000, 2000};
     struct worker_record record = new_record();
     assert_int_equal(put(&record), ERR_NONE);
     struct admission ours = record.admission, theirs = record.admission;
-    assert_int_equal(admission_step(&ours, ADMISSION_LINKED, 5000, &policy, 1), ADMISSION_SEND_PROBE);
-    assert_int_equal(admission_step(&theirs, ADMISSION_LINKED, 5001, &policy, 1), ADMISSION_SEND_PROBE);
+    assert_int_equal(step(&ours, ADMISSION_LINKED, 5000), ADMISSION_SEND_PROBE);
+    assert_int_equal(step(&theirs, ADMISSION_LINKED, 5001), ADMISSION_SEND_PROBE);
     assert_int_equal(admit(record.id, record.admission.token, &ours), ERR_NONE);
     assert_int_equal(admit(record.id, record.admission.token, &theirs), ERR_MISMATCH);
     struct worker_record got = get(record.id).record;
     assert_memory_equal(&got.admission, &ours, sizeof(ours));
 
     uint64_t token = ours.token;
-    admission_step(&ours, ADMISSION_PROBE_WRONG, 5100, &policy, 1);
+    step(&ours, ADMISSION_PROBE_WRONG, 5100);
     assert_int_equal(admit(record.id, token, &ours), ERR_NONE);
     got = get(record.id).record;
     assert_int_equal(got.admission.state, ADMISSION_SUSPENDED);
