@@ -129,7 +129,7 @@ struct probe_net_answer {
     uint8_t id[PROBE_ID_BYTES];
     uint8_t digest[PROBE_HASH_BYTES];
 };
-struct probe_bind { /* sealed: see seal.h; a view. The answer is the SHA-256 of the opened text */
+struct probe_bind { /* sealed: see identity.h; a view; context: the id. The answer is the SHA-256 of the opened text */
     uint8_t id[PROBE_ID_BYTES];
     struct str sealed;
 };
