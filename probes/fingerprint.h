@@ -9,6 +9,7 @@
 #define SLUICE_PROBES_FINGERPRINT_H
 
 #include "probes/chain.h"
+#include "probes/dot.h"
 #include "probes/vector.h"
 
 struct chain_shape {
@@ -19,8 +20,8 @@ bool chain_shape_equal(struct chain_shape a, struct chain_shape b);
 struct fingerprint { /* one prepared challenge; secret until sent, used once */
     struct chain_shape shape;
     uint32_t seed[8];
-    int8_t *secret;  /* r: blocks*n residues; owned */
-    uint8_t *prints; /* F_L: n rows of `blocks` residues 0..250; owned */
+    struct dot_vectors secret; /* r, block by block; owned */
+    uint8_t *prints;           /* F_L: n rows of `blocks` residues 0..250; owned */
     int64_t made_ns;
 };
 /* CPU-bound: from milliseconds (n = 256) to most of a second (n = 8192, 50 steps), and n*n + O(n) bytes meanwhile. */
