@@ -47,6 +47,7 @@ static void leave(struct agent *agent)
     agent->is_leaving = true;
     timer_set(agent->loop, &agent->drain_timer, loop_now(agent->loop) + GOODBYE_NS);
     agent_status_last(agent);
+    agent_probe_close(agent->probe);
     agent_links_shutdown(agent);
     agent_link_closed(agent);
 }
@@ -115,6 +116,8 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
         error = http_client_open(loop, &agent->http);
     if (!error)
         error = helper_open(loop, &agent->helper);
+    if (!error && options->probe[0])
+        error = agent_probe_open(agent, &agent->probe);
     if (error) {
         agent_free(agent);
         return error;
@@ -134,6 +137,7 @@ struct agent *agent_free(struct agent *agent)
         return NULL;
     agent->is_freeing = true;
     agent_links_free(agent); /* ends the streams, which cancels the fetches */
+    agent->probe = agent_probe_free(agent->probe);
     agent->helper = helper_free(agent->helper);
     agent_register_stop(agent);
     agent->http = http_client_free(agent->http);

@@ -5,6 +5,8 @@
 
 #include "core/h2.h"
 
+#include <sys/types.h>
+
 #define AGENT_URLS_MAX 16
 #define AGENT_SLOTS_MAX 4096
 #define AGENT_GPUS_MAX 1024
@@ -25,6 +27,10 @@ struct agent_options {
     char token[256], upstream_key[1024]; /* secrets; "" for none */
     char name[64], gpu[40], region[32], tags[256];
     char state_dir[1024];
+    char probe[1024]; /* the program; "": none, and frames get 503 */
+    bool has_probe_user;
+    uid_t probe_uid; /* whom the probe runs as */
+    gid_t probe_gid;
     int gpus, slots;
     int64_t price_usd_nano; /* per GPU-hour */
     int64_t delay_ns, drain_ns;
@@ -39,6 +45,8 @@ enum agent_parsed { AGENT_RUN, AGENT_HELP, AGENT_VERSION, AGENT_BAD };
 enum agent_parsed agent_options_parse(int argc, char *const argv[], struct agent_options *ret, char *ret_message,
                                       size_t message_size);
 extern const char agent_usage[];
+/* Without --probe: sluice-probe beside the running program, or else in PATH. False: there is none; ret_message says. */
+MUST_CHECK bool agent_probe_default(struct agent_options *options, char *ret_message, size_t message_size);
 
 /* The canonical name of a GPU from the driver's own ("NVIDIA H100 80GB HBM3"); false when it is not in the table. */
 MUST_CHECK bool agent_gpu_name(struct str driver_name, char *ret, size_t size);

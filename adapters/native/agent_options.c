@@ -8,10 +8,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CAPITALS "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -31,6 +34,8 @@ const char agent_usage[] =
     "  --name TEXT          default: the host's name\n"
     "  --upstream-key KEY   env:NAME or file:PATH of the key that the upstream wants\n"
     "  --state-dir DIR      identity; default: a folder per upstream below ~/.local/state/sluice-worker\n"
+    "  --probe PATH         the program that proves this machine; default: sluice-probe beside this one, or in PATH\n"
+    "  --probe-user NAME    whom it runs as, when this program runs as root\n"
     "  --delay-ms N         wait this long before each answer\n"
     "  --drain-s N          longest wait for running calls after SIGTERM; default 60\n"
     "  --help, --version\n";
@@ -48,6 +53,8 @@ enum option_id {
     OPTION_NAME,
     OPTION_UPSTREAM_KEY,
     OPTION_STATE_DIR,
+    OPTION_PROBE,
+    OPTION_PROBE_USER,
     OPTION_DELAY_MS,
     OPTION_DRAIN_S,
     OPTION_HELP,
@@ -67,6 +74,8 @@ static const struct option option_table[] = {
     {"name", required_argument, NULL, OPTION_NAME},
     {"upstream-key", required_argument, NULL, OPTION_UPSTREAM_KEY},
     {"state-dir", required_argument, NULL, OPTION_STATE_DIR},
+    {"probe", required_argument, NULL, OPTION_PROBE},
+    {"probe-user", required_argument, NULL, OPTION_PROBE_USER},
     {"delay-ms", required_argument, NULL, OPTION_DELAY_MS},
     {"drain-s", required_argument, NULL, OPTION_DRAIN_S},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -185,6 +194,58 @@ static bool take_name(struct parse *parse, const char *text)
            complain(parse, "--name: empty or longer than %zu bytes", sizeof(parse->options->name) - 1);
 }
 
+/* The whole path, for the probe may start in another folder. */
+static bool is_program(const char *path, char ret[static PATH_MAX])
+{
+    struct stat about;
+    if (!realpath(path, ret) || stat(ret, &about) != 0 || access(ret, X_OK) != 0)
+        return false;
+    errno = EISDIR;
+    return S_ISREG(about.st_mode);
+}
+
+static bool take_probe(struct parse *parse, const char *text)
+{
+    char path[PATH_MAX];
+    if (!is_program(text, path))
+        return complain(parse, "--probe: cannot run %s: %s", text, strerror(errno));
+    return str_copy(parse->options->probe, sizeof(parse->options->probe), str_of(path)) ||
+           complain(parse, "--probe: a path that is too long");
+}
+
+static bool take_probe_user(struct parse *parse, const char *text)
+{
+    char bytes[4096];
+    struct passwd entry, *found = NULL;
+    if (geteuid() != 0)
+        return complain(parse, "--probe-user: only root can run a program as somebody else");
+    if (getpwnam_r(text, &entry, bytes, sizeof(bytes), &found) != 0 || !found)
+        return complain(parse, "--probe-user: no user %s on this machine", text);
+    parse->options->has_probe_user = true;
+    parse->options->probe_uid = entry.pw_uid;
+    parse->options->probe_gid = entry.pw_gid;
+    return true;
+}
+
+bool agent_probe_default(struct agent_options *options, char *ret_message, size_t message_size)
+{
+    char beside[PATH_MAX], path[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", beside, sizeof(beside));
+    struct str folder = {beside, len > 0 && (size_t)len < sizeof(beside) ? (size_t)len : 0}, rest = folder;
+    while (folder.len && folder.ptr[folder.len - 1] != '/')
+        folder.len--;
+    rest = str_of(getenv("PATH"));
+    for (; folder.ptr; folder = str_next(&rest, ':')) {
+        char at[PATH_MAX];
+        int at_len = snprintf(at, sizeof(at), STR_FMT "/sluice-probe", STR_ARG(folder));
+        if (folder.len && (size_t)at_len < sizeof(at) && is_program(at, path) &&
+            str_copy(options->probe, sizeof(options->probe), str_of(path)))
+            return true;
+    }
+    snprintf(ret_message, message_size, "no sluice-probe beside this program or in PATH: give --probe");
+    return false;
+}
+
 static bool take_option(struct parse *parse, int id, const char *text)
 {
     struct agent_options *options = parse->options;
@@ -224,6 +285,10 @@ static bool take_option(struct parse *parse, int id, const char *text)
     case OPTION_STATE_DIR:
         return (*text && str_copy(options->state_dir, sizeof(options->state_dir), str_of(text))) ||
                complain(parse, "--state-dir: empty or too long");
+    case OPTION_PROBE:
+        return take_probe(parse, text);
+    case OPTION_PROBE_USER:
+        return take_probe_user(parse, text);
     case OPTION_DELAY_MS:
         is_good = take_int(parse, "--delay-ms", text, 0, 600000, &number);
         options->delay_ns = number * NS_PER_MS;

@@ -8,6 +8,7 @@
 #include "core/http_client.h"
 #include "core/log.h"
 #include "core/tls.h"
+#include "probes/protocol.h"
 
 #include <jansson.h>
 #include <nghttp2/nghttp2.h> /* the error codes */
@@ -36,6 +37,17 @@ struct helper;
 MUST_CHECK enum error helper_open(struct loop *loop, struct helper **ret);
 struct helper *helper_free(struct helper *helper);                         /* waits for the job in progress */
 MUST_CHECK enum error helper_give(struct helper *helper, struct job *job); /* ERR_BUSY: too many waiting */
+
+/* agent_child.c: the process of the probe. */
+struct agent_child {
+    pid_t pid;        /* 0: none */
+    int in, out, err; /* the caller's: to its stdin, from its stdout and stderr */
+};
+MUST_CHECK enum error agent_child_start(const struct agent_options *options, const char *state_dir,
+                                        struct agent_child *ret);
+void agent_child_kill(const struct agent_child *child);
+/* Never waits. True: there is no process any more; ret_how tells how it ended. */
+MUST_CHECK bool agent_child_reap(struct agent_child *child, char *ret_how, size_t size);
 
 /* A stream that is no call: status, probe, gateways. In agent_serve.c. */
 struct agent_aux;
@@ -115,6 +127,8 @@ struct agent {
     struct task status_task;
     int64_t status_sent_ns;
     unsigned proofs; /* under way */
+    unsigned probe_streams;
+    struct agent_probe *probe;
 
     /* calls (agent_forward.c) */
     struct agent_call *calls;
@@ -131,6 +145,22 @@ struct log_ctx agent_log(const struct agent *agent);
 void agent_register_start(struct agent *agent);
 void agent_register_soon(struct agent *agent); /* harmless while one is under way */
 void agent_register_stop(struct agent *agent);
+
+/* agent_probe.c */
+struct agent_probe;
+struct agent_ask;
+MUST_CHECK enum error agent_probe_open(struct agent *agent, struct agent_probe **ret);
+void agent_probe_close(struct agent_probe *probe); /* nothing is asked any more; accepts NULL */
+struct agent_probe *agent_probe_free(struct agent_probe *probe);
+/* Hands a frame (1 to PROBE_FRAME_MAX bytes, taken out of the buffer) to the probe. done comes once, from the loop,
+ * with the answer, borrowed, or with an absent one when the probe was lost. ERR_BUSY: it is down or has enough to do.
+ */
+MUST_CHECK enum error agent_probe_ask(struct agent_probe *probe, struct buf *frame,
+                                      void (*done)(void *ctx, struct str answer), void *ctx, struct agent_ask **ret);
+void agent_ask_cancel(struct agent_ask *ask); /* before done: it does not come; the answer is dropped */
+/* The agent's own question to the probe, a JSON text (README.md). As agent_probe_ask. */
+MUST_CHECK enum error agent_probe_local(struct agent *agent, struct str text,
+                                        void (*done)(void *ctx, struct str answer), void *ctx);
 
 /* agent_link.c */
 struct agent_link *agent_link_new(struct agent *agent, struct agent_gateway *gateway);

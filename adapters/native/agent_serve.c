@@ -11,6 +11,7 @@
 #define STATUS_QUEUED_MAX ((size_t)64 << 10)
 #define GATEWAYS_BODY_MAX ((size_t)64 << 10)
 #define PROOFS_MAX 4 /* on the way at a time */
+#define PROBE_STREAMS_MAX 64
 #define LATE_PROOF_NS (60 * NS_PER_S)
 
 enum aux_kind { AUX_STATUS, AUX_PROBE, AUX_GATEWAYS };
@@ -24,7 +25,8 @@ struct agent_aux {
     struct buf body, answer;
     struct job job;
     struct timer timer;
-    bool is_working; /* the job has it */
+    bool is_working;       /* the job has it */
+    struct agent_ask *ask; /* of the probe, under way */
     enum error error;
 };
 
@@ -157,6 +159,7 @@ static void aux_free(struct agent_aux *aux)
 {
     timer_clear(aux->agent->loop, &aux->timer);
     status_unlist(aux);
+    aux->agent->probe_streams -= aux->kind == AUX_PROBE;
     buf_free(&aux->body);
     buf_free(&aux->answer);
     free(aux);
@@ -218,8 +221,30 @@ static void proof_done(struct job *job, bool cancelled)
         proof_send(aux);
 }
 
+static void ask_done(void *ctx, struct str answer)
+{
+    static const struct h2_header headers[] = {{{"content-type", 12}, {"application/octet-stream", 24}}};
+    struct agent_aux *aux = ctx;
+    aux->ask = NULL;
+    if (!answer.ptr)
+        agent_answer_error(aux->stream, 503, "busy", "busy", "The probe of this worker was lost.");
+    else if (h2_stream_respond(aux->stream, 200, headers, 1) != ERR_NONE ||
+             h2_stream_send(aux->stream, answer) != ERR_NONE || h2_stream_finish(aux->stream) != ERR_NONE)
+        h2_stream_cancel(aux->stream, NGHTTP2_INTERNAL_ERROR);
+}
+
+static bool is_frame(struct str body)
+{
+    return body.len >= 3 && body.ptr[0] == 'S' && body.ptr[1] == 'L' && body.ptr[2] == PROBE_PROTOCOL_VERSION;
+}
+
 static void probe_finished(struct agent_aux *aux)
 {
+    if (is_frame(buf_str(&aux->body))) {
+        if (agent_probe_ask(aux->agent->probe, &aux->body, ask_done, aux, &aux->ask) != ERR_NONE)
+            agent_answer_error(aux->stream, 503, "busy", "busy", "The probe of this worker is busy or down.");
+        return;
+    }
     aux->timer.on_due = proof_on_due;
     aux->job.run = proof_run;
     aux->job.done = proof_done;
@@ -269,6 +294,9 @@ static void aux_on_end(void *ctx, enum h2_end end)
     struct agent_aux *aux = ctx;
     (void)end;
     aux->stream = NULL;
+    if (aux->ask)
+        agent_ask_cancel(aux->ask);
+    aux->ask = NULL;
     if (!aux->is_working)
         aux_free(aux);
 }
@@ -278,9 +306,16 @@ static bool aux_open(struct agent_link *link, struct h2_stream *stream, enum aux
 {
     static const struct h2_stream_ops ops = {
         .on_data = aux_on_data, .on_finished = aux_on_finished, .on_end = aux_on_end};
+    if (kind == AUX_PROBE && link->agent->probe_streams >= PROBE_STREAMS_MAX) {
+        *ret_ops = &agent_drop_ops;
+        *ret_ctx = stream;
+        agent_answer_error(stream, 503, "busy", "busy", "Too many challenges at once.");
+        return true;
+    }
     struct agent_aux *aux = calloc(1, sizeof(*aux));
     if (!aux)
         return false;
+    link->agent->probe_streams += kind == AUX_PROBE;
     aux->kind = kind;
     aux->agent = link->agent;
     aux->link = link;
@@ -306,7 +341,7 @@ bool agent_on_request(void *ctx, struct h2_stream *stream, const struct h2_heade
     if (str_eq(path, STR("/sluice/status")) && str_eq(method, STR("GET")))
         return aux_open(link, stream, AUX_STATUS, 1, ret_ops, ret_ctx);
     if (str_eq(path, STR("/sluice/probe")) && str_eq(method, STR("POST")))
-        return aux_open(link, stream, AUX_PROBE, CHALLENGE_QUESTION_MAX, ret_ops, ret_ctx);
+        return aux_open(link, stream, AUX_PROBE, PROBE_FRAME_MAX, ret_ops, ret_ctx);
     if (str_eq(path, STR("/sluice/gateways")) && str_eq(method, STR("PUT")))
         return aux_open(link, stream, AUX_GATEWAYS, GATEWAYS_BODY_MAX, ret_ops, ret_ctx);
     *ret_ops = &agent_drop_ops;

@@ -83,7 +83,10 @@ int main(int argc, char *argv[])
     static struct agent_options options;
     char message[512];
     log_init("sluice-worker", LOG_INFO);
-    switch (agent_options_parse(argc, argv, &options, message, sizeof(message))) {
+    enum agent_parsed parsed = agent_options_parse(argc, argv, &options, message, sizeof(message));
+    if (parsed == AGENT_RUN && !options.probe[0] && !agent_probe_default(&options, message, sizeof(message)))
+        log_warn(NULL, "this worker can prove nothing: %s", message);
+    switch (parsed) {
     case AGENT_HELP:
         fputs(agent_usage, stdout);
         return EXIT_SUCCESS;
