@@ -472,17 +472,6 @@ const char *probe_kind_name(enum probe_kind kind)
     return names[kind];
 }
 
-const char *probe_route_name(enum probe_route route)
-{
-    static const char *const names[PROBE_ROUTE_COUNT] = {[PROBE_ROUTE_CPU] = "cpu",
-                                                         [PROBE_ROUTE_DP4A] = "dp4a",
-                                                         [PROBE_ROUTE_MMA_S8] = "mma-s8",
-                                                         [PROBE_ROUTE_CUBLASLT_S8] = "cublaslt-s8",
-                                                         [PROBE_ROUTE_BF16] = "bf16"};
-    assert(route < PROBE_ROUTE_COUNT);
-    return names[route];
-}
-
 void probe_words_of_bytes(const uint8_t *from, size_t count, uint32_t *ret)
 {
     for (size_t i = 0; i < count; i++)
