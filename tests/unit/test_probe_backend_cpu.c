@@ -1,4 +1,4 @@
-#include "tests/unit/cmocka_all.h"
+#include "tests/unit/probe_vectors.h"
 
 #include "probes/backend.h"
 #include "probes/chain.h"
@@ -230,6 +230,11 @@ static void what_cannot_be_is_refused(void **state)
     assert_int_equal(ops->chain(*state, &bad_chain, roots[0], &route), ERR_NO_MEMORY);
 }
 
+static void reference_vectors(void **state)
+{
+    probe_vectors_hold(ops, *state);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +243,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(walks, open_backend, close_backend),
         cmocka_unit_test_setup_teardown(chains, open_backend, close_backend),
         cmocka_unit_test_setup_teardown(nothing_opens_before_it_is_computed, open_backend, close_backend),
+        cmocka_unit_test_setup_teardown(reference_vectors, open_backend, close_backend),
         cmocka_unit_test_setup_teardown(what_cannot_be_is_refused, open_backend, close_backend),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
