@@ -17,6 +17,14 @@ enum worker_outcome {
 };
 
 #define WORKER_OUTCOMES 10
+#define WORKER_PAYERS 8
+
+/* Calls of one tenant that ended well. */
+struct worker_payment {
+    uint64_t tenant; /* worker_tenant(): a digest of its id, never 0 */
+    uint64_t done;
+    int64_t value_usd_nano;
+};
 
 struct worker {
     char id[ID_TEXT_MAX];
@@ -41,6 +49,10 @@ struct worker {
     atomic_llong outcomes[WORKER_OUTCOMES]; /* ring: time of the outcome, lowest bit set when it failed; 0: none */
     atomic_llong ejected_until_ns, ejected_span_ns;
     atomic_ullong done_count, failed_count; /* since start; reputation reads and the metrics show them */
+    struct {                                /* what tenants paid since it was last taken */
+        atomic_ullong tenant, done;         /* tenant 0: free */
+        atomic_llong value_usd_nano;
+    } payers[WORKER_PAYERS];
 };
 
 struct worker *worker_new(const char *id, uint32_t index); /* one reference; NULL: out of memory */
@@ -52,6 +64,13 @@ void worker_begin(struct worker *worker, int64_t now_ns);
 void worker_first_byte(struct worker *worker, int64_t now_ns, int64_t took_ns);
 /* Returns true when this outcome ejected the worker (for the metric). is_last_replica: never eject. */
 bool worker_end(struct worker *worker, int64_t now_ns, enum worker_outcome outcome, bool is_last_replica);
+
+/* What a finished call cost its tenant. While WORKER_PAYERS tenants are noted, the calls of others are not: they count
+ * neither for the reputation nor as earnings, until the next take makes room. */
+uint64_t worker_tenant(struct str tenant_id);
+void worker_paid(struct worker *worker, uint64_t tenant, int64_t value_usd_nano);
+/* Hands over what was paid since the last time; how many of ret are filled. One thread takes. */
+size_t worker_take_payments(struct worker *worker, struct worker_payment ret[static WORKER_PAYERS]);
 
 bool worker_is_ejected(const struct worker *worker, int64_t now_ns);
 /* Share of its normal load that a worker back from ejection may take, (0, 1]; rises over 10 s. */

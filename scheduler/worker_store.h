@@ -7,8 +7,25 @@
 #include "core/redis.h"
 #include "scheduler/admission.h"
 #include "scheduler/reputation.h"
+#include "scheduler/worker.h"
 
 #define WORKER_MODELS_MAX 64
+
+/* What a worker last proved: of several devices the one that proved least. Texts of digests and keys are hex or "". */
+struct worker_proof {
+    int64_t at_ms;               /* Unix ms of the last proof that passed; 0: it has proven nothing yet */
+    enum verify_purpose purpose; /* of that proof */
+    char gpu[40];                /* class by the proven numbers; "": none is near */
+    struct proven proven;
+    double ratio;               /* the worst rate against the class's reference */
+    double performance;         /* share of the proven class's datasheet, (0, 1]; 1: unknown */
+    double claimed_performance; /* share of the claimed class's datasheet, (0, 1]; 1: unknown */
+    char driver[32];
+    char worker_key[65], exchange_key[65]; /* Ed25519, X25519 */
+    char chain_root[65];                   /* what secrets for it are sealed with */
+    char uuid_sha256[65];                  /* identity_digest() of the device */
+    char receipt_sha256[65];               /* of its newest receipt, the next one's "previous"; "": none */
+};
 
 /* A stored worker; texts owned by the record. */
 struct worker_record {
@@ -21,6 +38,8 @@ struct worker_record {
     int64_t enrolled_at_ms;
     struct admission admission;
     struct reputation reputation;
+    int64_t earned_usd_nano; /* decayed as of reputation.at_ms: see exposure.h */
+    struct worker_proof proof;
 };
 
 typedef void worker_stored_fn(void *ctx, enum error error);
@@ -34,9 +53,29 @@ MUST_CHECK enum error worker_store_get(struct redis *redis, struct str id, worke
  * faster; its change comes by the feed). Claims for probing go the same way. */
 MUST_CHECK enum error worker_store_admit(struct redis *redis, struct str id, uint64_t expect_token,
                                          const struct admission *admission, worker_stored_fn *done, void *ctx);
-/* Adds counts to the reputation (atomic in Redis); appends to the feed at most once a second a worker. */
-MUST_CHECK enum error worker_store_reputation(struct redis *redis, struct str id, uint32_t good, uint32_t bad,
-                                              worker_stored_fn *done, void *ctx);
+/* As worker_store_admit, with what else came of a proof in the same step. proof: the new summary, its receipt_sha256
+ * that of the receipt, or NULL: the summary stays as it is. receipt: signed JSON, or absent: none. previous: the hash
+ * that the receipt names as the one before it; if the worker's newest is another, nothing is stored: ERR_MISMATCH, as
+ * with the token. Receipts are read by proof_store.h. */
+struct worker_verdict {
+    const struct admission *admission;
+    const struct worker_proof *proof;
+    struct str receipt, receipt_sha256, previous;
+};
+MUST_CHECK enum error worker_store_prove(struct redis *redis, struct str id, uint64_t expect_token,
+                                         const struct worker_verdict *verdict, worker_stored_fn *done, void *ctx);
+/* Adds evidence to the reputation, decayed to now (atomic in Redis, by Redis' clock); appends to the feed at most once
+ * a second a worker. */
+MUST_CHECK enum error worker_store_reputation(struct redis *redis, struct str id,
+                                              const struct reputation_evidence *evidence, worker_stored_fn *done,
+                                              void *ctx);
+/* The same for calls: by payer those that ended well, and how many the worker failed. No payer's share of what calls
+ * and proofs give to availability passes a quarter of it. Values add to what the worker earned. */
+MUST_CHECK enum error worker_store_count(struct redis *redis, struct str id, const struct worker_payment *payments,
+                                         size_t payment_count, uint64_t failed, worker_stored_fn *done, void *ctx);
+/* Raises bad counts to at least these: what another worker of the same identity has done (identity_store.h). */
+MUST_CHECK enum error worker_store_inherit(struct redis *redis, struct str id, const double bad[REPUTATION_DIMENSIONS],
+                                           worker_stored_fn *done, void *ctx);
 /* Every stored worker, each by on_record with ERR_NONE, then once with record NULL and the final error. */
 MUST_CHECK enum error worker_store_all(struct redis *redis, worker_record_fn *on_record, void *ctx);
 
