@@ -39,7 +39,7 @@ static void on_leftovers(void *ctx)
 struct counting {
     struct control *control;
     char id[ID_TEXT_MAX];
-    uint64_t done, failed;
+    uint64_t failed;
 };
 
 static void on_counted(void *ctx, enum error error)
@@ -48,29 +48,28 @@ static void on_counted(void *ctx, enum error error)
     struct registry_entry *entry = registry_find(counting->control->registry, str_of(counting->id));
     if (entry && entry->is_counting) {
         entry->is_counting = false;
-        if (error == ERR_NONE) {
-            entry->counted_done = counting->done;
+        if (error == ERR_NONE)
             entry->counted_failed = counting->failed;
-        }
     }
     free(counting);
 }
 
+/* What was paid is taken away from the worker: told once, or lost with the answer, which costs it seconds of good
+ * evidence. Failures are told until it is known that they were heard. */
 static void count_work(struct control *control, struct registry_entry *entry)
 {
-    uint64_t done = atomic_load(&entry->worker->done_count), failed = atomic_load(&entry->worker->failed_count);
-    uint64_t good = done - entry->counted_done, bad = failed - entry->counted_failed;
-    if (entry->is_counting || (good == 0 && bad == 0))
+    struct worker_payment payments[WORKER_PAYERS];
+    uint64_t failed = atomic_load(&entry->worker->failed_count), bad = failed - entry->counted_failed;
+    if (entry->is_counting)
         return;
-    struct counting *counting = malloc(sizeof(*counting));
+    size_t count = worker_take_payments(entry->worker, payments);
+    struct counting *counting = count || bad ? malloc(sizeof(*counting)) : NULL;
     if (!counting)
         return;
-    *counting = (struct counting){.control = control, .done = done, .failed = failed};
+    *counting = (struct counting){.control = control, .failed = failed};
     memcpy(counting->id, entry->record.id, sizeof(counting->id));
-    good = good < UINT32_MAX ? good : UINT32_MAX;
-    bad = bad < UINT32_MAX ? bad : UINT32_MAX;
-    entry->is_counting = worker_store_reputation(control->redis, str_of(counting->id), (uint32_t)good, (uint32_t)bad,
-                                                 on_counted, counting) == ERR_NONE;
+    entry->is_counting = worker_store_count(control->redis, str_of(counting->id), payments, count, bad, on_counted,
+                                            counting) == ERR_NONE;
     if (!entry->is_counting)
         free(counting);
 }

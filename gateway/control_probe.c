@@ -118,10 +118,12 @@ static void on_verdict_stored(void *ctx, enum error error)
                  error_text(error));
         control_load_worker(control, str_of(run->worker->id));
     }
-    bool is_good = run->event == ADMISSION_PROBE_GOOD;
+    const struct reputation_evidence evidence =
+        run->event == ADMISSION_PROBE_GOOD   ? reputation_of_proof(run->claim.next_purpose, 1, true)
+        : run->event == ADMISSION_PROBE_LATE ? reputation_of_late(run->claim.next_purpose)
+                                             : reputation_of_wrong(run->claim.next_purpose);
     if (error == ERR_NONE && run->event != ADMISSION_PROBE_LOST &&
-        worker_store_reputation(control->redis, str_of(run->worker->id), is_good, !is_good, on_reputed, NULL) !=
-            ERR_NONE)
+        worker_store_reputation(control->redis, str_of(run->worker->id), &evidence, on_reputed, NULL) != ERR_NONE)
         log_debug(NULL, "reputation not told");
     run_free(run);
 }

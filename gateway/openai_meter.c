@@ -69,6 +69,8 @@ void call_meter(struct openai_call *call, struct attempt *attempt, enum usage_ou
     if (outcome == USAGE_BROKEN || !money_cost(target->price_usd_nano, record->gpu_ms, &cost))
         cost = 0;
     record_money(record, call, cost);
+    if (outcome == USAGE_COMPLETED)
+        worker_paid(attempt->worker, worker_tenant(str_of(record->tenant)), record->cost_usd_nano);
     if (journal_append(reactor->journal, record) != ERR_NONE) {
         struct log_ctx ctx = {.request = record->id, .tenant = record->tenant};
         log_error(&ctx, "the usage journal is full: a call of %" PRId64 " GPU-ms is not billed", record->gpu_ms);

@@ -25,12 +25,12 @@ struct registry_entry {
     size_t model_count;
     bool is_models_stored; /* in Redis, by this gateway, as they are */
     bool draining;
-    bool was_served;                       /* in the last list of offers */
-    unsigned lost_runs;                    /* probes in a row that the worker did not answer in any way */
-    uint64_t counted_done, counted_failed; /* already told to the reputation */
-    bool is_counting;                      /* a reputation update is under way */
-    bool is_loading, load_again;           /* its record is being read */
-    struct probe_run *probe;               /* under way; NULL: none */
+    bool was_served;             /* in the last list of offers */
+    unsigned lost_runs;          /* probes in a row that the worker did not answer in any way */
+    uint64_t counted_failed;     /* already told to the reputation */
+    bool is_counting;            /* a reputation update is under way */
+    bool is_loading, load_again; /* its record is being read */
+    struct probe_run *probe;     /* under way; NULL: none */
 };
 
 MUST_CHECK enum error registry_open(size_t reactor_count, struct registry **ret);

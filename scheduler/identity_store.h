@@ -12,7 +12,7 @@
 #include "scheduler/reputation.h"
 
 #define IDENTITY_DIGEST_MAX 65
-#define IDENTITIES_MAX 40 /* of one worker: its devices, its key, its machine */
+#define IDENTITIES_MAX 40                                /* of one worker: its devices, its key, its machine */
 #define IDENTITY_BAN_MS (INT64_C(30) * 24 * 3600 * 1000) /* the first one; each next one lasts twice as long */
 #define IDENTITY_BAN_DOUBLINGS 6
 #define IDENTITY_BANS_LISTED_MAX 1000

@@ -11,8 +11,8 @@
 #define PROOF_LIST_MAX 100 /* of one answer */
 
 struct proof_entry {
-    uint64_t number; /* counts up from 1 over a worker's receipts */
-    int64_t at_ms;   /* when it was stored, by Redis' clock */
+    uint64_t number;    /* counts up from 1 over a worker's receipts */
+    int64_t at_ms;      /* when it was stored, by Redis' clock */
     struct str receipt; /* signed JSON; borrowed for the call */
 };
 /* next: the cursor of the entries that follow; 0: there are none. */

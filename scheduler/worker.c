@@ -199,6 +199,42 @@ bool worker_end(struct worker *worker, int64_t now_ns, enum worker_outcome outco
     return false;
 }
 
+uint64_t worker_tenant(struct str tenant_id)
+{
+    uint64_t digest = str_hash(tenant_id, 0);
+    return digest ? digest : 1;
+}
+
+void worker_paid(struct worker *worker, uint64_t tenant, int64_t value_usd_nano)
+{
+    for (size_t i = 0; i < WORKER_PAYERS; i++) {
+        unsigned long long known = atomic_load_explicit(&worker->payers[i].tenant, memory_order_relaxed);
+        if (known == 0 && atomic_compare_exchange_strong_explicit(&worker->payers[i].tenant, &known, tenant,
+                                                                  memory_order_relaxed, memory_order_relaxed))
+            known = tenant;
+        if (known != tenant)
+            continue;
+        atomic_fetch_add_explicit(&worker->payers[i].value_usd_nano, value_usd_nano, memory_order_relaxed);
+        atomic_fetch_add_explicit(&worker->payers[i].done, 1, memory_order_relaxed);
+        return;
+    }
+}
+
+size_t worker_take_payments(struct worker *worker, struct worker_payment ret[static WORKER_PAYERS])
+{
+    size_t count = 0;
+    for (size_t i = 0; i < WORKER_PAYERS; i++) {
+        uint64_t tenant = atomic_load_explicit(&worker->payers[i].tenant, memory_order_relaxed);
+        uint64_t done = atomic_exchange_explicit(&worker->payers[i].done, 0, memory_order_relaxed);
+        int64_t value = atomic_exchange_explicit(&worker->payers[i].value_usd_nano, 0, memory_order_relaxed);
+        if (done > 0)
+            ret[count++] = (struct worker_payment){tenant, done, value};
+        else /* idle since the last time: another tenant may have the place. A call of just now counts for that one. */
+            atomic_store_explicit(&worker->payers[i].tenant, 0, memory_order_relaxed);
+    }
+    return count;
+}
+
 bool worker_is_ejected(const struct worker *worker, int64_t now_ns)
 {
     return atomic_load_explicit(&worker->ejected_until_ns, memory_order_relaxed) > now_ns;

@@ -1,13 +1,31 @@
--- worker_admit.lua: moves a worker's admission if nobody else has moved it meanwhile.
--- KEYS: the worker's hash. ARGV: expected token, new token, then fields (name, value, ...).
--- Answers 'ok', 'missing' or 'token'. Tokens are compared as text: they may pass 2^53.
-local key = KEYS[1]
-local token = redis.call('HGET', key, 'token')
-if not token then
+-- worker_admit.lua: moves a worker's admission if nobody else has moved it meanwhile, and stores what came of a proof.
+-- KEYS: the worker's hash, the list of its receipts. ARGV: expected token, new token, the receipt ('' for none), the
+-- hash of the newest receipt that it was made after, how many receipts are kept, for how many ms, then fields (name,
+-- value, ...).
+-- Answers 'ok', 'missing' or 'token' (also when another receipt has come first). Tokens are compared as text: they may
+-- pass 2^53. A receipt is kept as 'number at_ms text', newest first.
+local key, list = KEYS[1], KEYS[2]
+local have = redis.call('HMGET', key, 'token', 'proof_receipt_sha256')
+if not have[1] then
     return 'missing'
 end
-if token ~= ARGV[1] then
+if have[1] ~= ARGV[1] or (ARGV[3] ~= '' and (have[2] or '') ~= ARGV[4]) then
     return 'token'
 end
-redis.call('HSET', key, 'token', unpack(ARGV, 2))
+if ARGV[3] ~= '' then
+    local time = redis.call('TIME')
+    local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+    local number = redis.call('HINCRBY', key, 'receipts', 1)
+    redis.call('LPUSH', list, string.format('%.0f %.0f ', number, now) .. ARGV[3])
+    redis.call('LTRIM', list, 0, tonumber(ARGV[5]) - 1)
+    for _ = 1, tonumber(ARGV[5]) do
+        local oldest = redis.call('LINDEX', list, -1)
+        if now - tonumber(string.match(oldest, '^%d+ (%d+) ')) < tonumber(ARGV[6]) then
+            break -- the one just pushed, at last
+        end
+        redis.call('RPOP', list)
+    end
+    redis.call('PEXPIRE', list, ARGV[6])
+end
+redis.call('HSET', key, 'token', ARGV[2], unpack(ARGV, 7))
 return 'ok'

@@ -1,24 +1,84 @@
--- worker_reputation.lua: adds counts to a worker's reputation, decayed to now (half-life 7 days, as in reputation.c).
--- KEYS: the worker's hash. ARGV: good, bad.
--- Answers 'missing', 'fed' (the feed should tell; at most once a second) or 'quiet'. Doubles are fine: this is no money.
+-- worker_reputation.lua: adds evidence to a worker's reputation, decayed to now: good with a half-life of 7 days and at
+-- most 24, bad with 30 days and at most 1000, as in reputation.c.
+-- KEYS: the worker's hash. ARGV: good and bad of hardware, correctness, availability, network (8 numbers); what was
+-- earned, in USD nano; what the four bad counts are raised to at least; then payers, each: name, weight for good
+-- availability.
+-- Answers 'missing', 'fed' (the feed should tell; at most once a second) or 'quiet'.
+-- Doubles are fine: no money moves by what is earned here.
+--
+-- A payer's sum (decayed like good) never passes a quarter of good availability, so that nobody buys a name. Sums are
+-- kept of 8 payers. One that is not among them takes the place of the least and starts with its sum: a sum may be more
+-- than the payer gave, never less, and as the 8 never hold more than all of good, the least holds no more than an
+-- eighth: a newcomer always has room.
+local GOOD_MAX, BAD_MAX, PAYERS_MAX, SHARE = 24, 1000, 8, 0.25
+local WEEK, MONTH = 7 * 24 * 3600 * 1000, 30 * 24 * 3600 * 1000
+local names = {'hardware', 'correctness', 'availability', 'network'}
 local key = KEYS[1]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local have = redis.call('HMGET', key, 'good', 'bad', 'reputation_at_ms', 'reputation_fed_ms', 'token')
-if not have[5] then
+local have = redis.call('HMGET', key, 'token', 'reputation_at_ms', 'reputation_fed_ms', 'earned_usd_nano', 'payers',
+    'good_hardware', 'good_correctness', 'good_availability', 'good_network',
+    'bad_hardware', 'bad_correctness', 'bad_availability', 'bad_network')
+if not have[1] then
     return 'missing'
 end
-local at = tonumber(have[3]) or now
-local keep = 1
+local at = tonumber(have[2]) or now
+local keep_good, keep_bad = 1, 1
 if now > at then
-    keep = 2 ^ (-(now - at) / (7 * 24 * 3600 * 1000))
+    keep_good = 2 ^ (-(now - at) / WEEK)
+    keep_bad = 2 ^ (-(now - at) / MONTH)
     at = now
 end
-local good = (tonumber(have[1]) or 0) * keep + tonumber(ARGV[1])
-local bad = (tonumber(have[2]) or 0) * keep + tonumber(ARGV[2])
-redis.call('HSET', key, 'good', string.format('%.17g', good), 'bad', string.format('%.17g', bad),
-    'reputation_at_ms', string.format('%.0f', at))
-local fed = tonumber(have[4]) or 0
+local good, bad = {}, {}
+for i = 1, 4 do
+    good[i] = math.min(GOOD_MAX, (tonumber(have[5 + i]) or 0) * keep_good + tonumber(ARGV[i]))
+    bad[i] = (tonumber(have[9 + i]) or 0) * keep_bad + tonumber(ARGV[4 + i])
+    bad[i] = math.min(BAD_MAX, math.max(bad[i], tonumber(ARGV[9 + i])))
+end
+
+local payers = {} -- name, sum; few, so a list will do
+for name, sum in string.gmatch(have[5] or '', '(%w+)=([^,]+)') do
+    payers[#payers + 1] = {name, tonumber(sum) * keep_good}
+end
+for i = 14, #ARGV - 1, 2 do
+    local payer, least
+    for _, known in ipairs(payers) do
+        if known[1] == ARGV[i] then
+            payer = known
+        end
+        if not least or known[2] < least[2] then
+            least = known
+        end
+    end
+    if not payer and #payers < PAYERS_MAX then
+        payer = {ARGV[i], 0}
+        payers[#payers + 1] = payer
+    elseif not payer then
+        payer = least
+        payer[1] = ARGV[i]
+    end
+    -- sum + x <= SHARE * (good + x), and that good is GOOD_MAX at most
+    local room = (SHARE * good[3] - payer[2]) / (1 - SHARE)
+    local weight = math.max(0, math.min(tonumber(ARGV[i + 1]), room, SHARE * GOOD_MAX - payer[2]))
+    payer[2] = payer[2] + weight
+    good[3] = math.min(GOOD_MAX, good[3] + weight)
+end
+local texts = {}
+for _, payer in ipairs(payers) do
+    texts[#texts + 1] = payer[1] .. '=' .. string.format('%.17g', payer[2])
+end
+
+local earned = math.min(9e15, math.floor((tonumber(have[4]) or 0) * keep_good) + tonumber(ARGV[9]))
+local fields = {'reputation_at_ms', string.format('%.0f', at), 'earned_usd_nano', string.format('%.0f', earned),
+    'payers', table.concat(texts, ',')}
+for i = 1, 4 do
+    fields[#fields + 1] = 'good_' .. names[i]
+    fields[#fields + 1] = string.format('%.17g', good[i])
+    fields[#fields + 1] = 'bad_' .. names[i]
+    fields[#fields + 1] = string.format('%.17g', bad[i])
+end
+redis.call('HSET', key, unpack(fields))
+local fed = tonumber(have[3]) or 0
 if now >= fed and now - fed < 1000 then
     return 'quiet'
 end

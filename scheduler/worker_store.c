@@ -1,9 +1,12 @@
 #include "scheduler/worker_store.h"
+#include "core/crypto.h"
 #include "core/embed.h"
 #include "core/log.h"
+#include "scheduler/proof_store.h"
 #include "scheduler/worker_record.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +14,7 @@
 #define INDEX_KEY "sl:workers"
 #define FEED_KEY "sl:feed"
 #define READS_AT_ONCE 64 /* of worker_store_all */
+#define PAID_MAX_USD_NANO (INT64_MAX / (2 * WORKER_PAYERS))
 
 EMBED(worker_put_lua, "scheduler/worker_put.lua");
 REDIS_SCRIPT(put_script, worker_put_lua);
@@ -19,7 +23,7 @@ REDIS_SCRIPT(admit_script, worker_admit_lua);
 EMBED(worker_reputation_lua, "scheduler/worker_reputation.lua");
 REDIS_SCRIPT(reputation_script, worker_reputation_lua);
 
-#define KEY_MAX (ID_TEXT_MAX + 16)
+#define KEY_MAX (ID_TEXT_MAX + 20)
 
 /* One question under way. */
 struct ask {
@@ -186,23 +190,46 @@ static void on_admitted(void *ctx, const redisReply *reply, enum error error)
     stored(ask, error);
 }
 
-enum error worker_store_admit(struct redis *redis, struct str id, uint64_t expect_token,
-                              const struct admission *admission, worker_stored_fn *done, void *ctx)
+enum error worker_store_prove(struct redis *redis, struct str id, uint64_t expect_token,
+                              const struct worker_verdict *verdict, worker_stored_fn *done, void *ctx)
 {
     struct ask *ask = NULL;
-    char key[KEY_MAX];
-    if (!admission_is_storable(admission) || admission->token <= expect_token)
+    char key[KEY_MAX], list[KEY_MAX], digest[SHA256_HEX];
+    const struct admission *admission = verdict->admission;
+    struct str receipt = verdict->receipt.len > 0 ? verdict->receipt : STR("");
+    struct str previous = verdict->previous.ptr ? verdict->previous : STR("");
+    if (!admission_is_storable(admission) || admission->token <= expect_token ||
+        (verdict->proof && !proof_is_storable(verdict->proof)))
         return ERR_BAD_INPUT;
     enum error error = ask_new(redis, id, ctx, &ask);
     if (error)
         return error;
     ask->on_stored = done;
-    struct record_words words = {.count = 1};
+    struct record_words words = {.count = 2};
     words.words[0] = worker_key(ask->id, key);
+    snprintf(list, sizeof(list), "sl:{wrk:%s}proofs", ask->id);
+    words.words[1] = str_of(list);
     record_put_u64(&words, NULL, expect_token);
     record_put_u64(&words, NULL, admission->token);
+    words.words[words.count++] = receipt;
+    words.words[words.count++] = previous;
+    record_put_u64(&words, NULL, PROOF_STORE_MAX);
+    record_put_u64(&words, NULL, PROOF_STORE_MS);
     record_put_admission(&words, admission);
-    return started(ask, redis_run(redis, &admit_script, on_admitted, ask, 1, words.count - 1, words.words));
+    if (verdict->proof)
+        record_put_proof(&words, verdict->proof);
+    if (receipt.len > 0) {
+        crypto_sha256_hex(receipt, digest);
+        record_put_receipt(&words, digest);
+    }
+    return started(ask, redis_run(redis, &admit_script, on_admitted, ask, 2, words.count - 2, words.words));
+}
+
+enum error worker_store_admit(struct redis *redis, struct str id, uint64_t expect_token,
+                              const struct admission *admission, worker_stored_fn *done, void *ctx)
+{
+    const struct worker_verdict verdict = {.admission = admission};
+    return worker_store_prove(redis, id, expect_token, &verdict, done, ctx);
 }
 
 /* -- reputation -- */
@@ -218,20 +245,91 @@ static void on_counted(void *ctx, const redisReply *reply, enum error error)
     stored(ask, error);
 }
 
-enum error worker_store_reputation(struct redis *redis, struct str id, uint32_t good, uint32_t bad,
-                                   worker_stored_fn *done, void *ctx)
+/* What one run of the script adds. */
+struct addition {
+    struct reputation_evidence evidence;
+    double bad_least[REPUTATION_DIMENSIONS];
+    const struct worker_payment *payments;
+    size_t payment_count;
+};
+
+static enum error add(struct redis *redis, struct str id, const struct addition *addition, worker_stored_fn *done,
+                      void *ctx)
 {
     struct ask *ask = NULL;
-    char key[KEY_MAX];
+    char key[KEY_MAX], payers[WORKER_PAYERS][24];
+    uint64_t earned = 0;
     enum error error = ask_new(redis, id, ctx, &ask);
     if (error)
         return error;
     ask->on_stored = done;
     struct record_words words = {.count = 1};
     words.words[0] = worker_key(ask->id, key);
-    record_put_u64(&words, NULL, good);
-    record_put_u64(&words, NULL, bad);
-    return started(ask, redis_run(redis, &reputation_script, on_counted, ask, 1, 2, words.words));
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
+        record_put_double(&words, NULL, addition->evidence.good[i]);
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
+        record_put_double(&words, NULL, addition->evidence.bad[i]);
+    for (size_t i = 0; i < addition->payment_count; i++)
+        earned += addition->payments[i].value_usd_nano > 0 ? (uint64_t)addition->payments[i].value_usd_nano : 0;
+    record_put_u64(&words, NULL, earned);
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
+        record_put_double(&words, NULL, addition->bad_least[i]);
+    for (size_t i = 0; i < addition->payment_count; i++) {
+        const struct worker_payment *payment = &addition->payments[i];
+        const struct reputation_evidence calls = reputation_of_calls(payment->done, 0, payment->value_usd_nano);
+        snprintf(payers[i], sizeof(payers[i]), "%016" PRIx64, payment->tenant);
+        words.words[words.count++] = str_of(payers[i]);
+        record_put_double(&words, NULL, calls.good[REPUTATION_AVAILABILITY]);
+    }
+    return started(ask, redis_run(redis, &reputation_script, on_counted, ask, 1, words.count - 1, words.words));
+}
+
+static bool is_evidence(const struct reputation_evidence *evidence)
+{
+    bool is_good = true;
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
+        is_good &=
+            evidence->good[i] >= 0 && evidence->good[i] < 1e15 && evidence->bad[i] >= 0 && evidence->bad[i] < 1e15;
+    return is_good;
+}
+
+enum error worker_store_reputation(struct redis *redis, struct str id, const struct reputation_evidence *evidence,
+                                   worker_stored_fn *done, void *ctx)
+{
+    const struct addition addition = {.evidence = *evidence};
+    return is_evidence(evidence) ? add(redis, id, &addition, done, ctx) : ERR_BAD_INPUT;
+}
+
+enum error worker_store_count(struct redis *redis, struct str id, const struct worker_payment *payments,
+                              size_t payment_count, uint64_t failed, worker_stored_fn *done, void *ctx)
+{
+    struct addition addition = {.payments = payments, .payment_count = payment_count};
+    uint64_t calls = 0;
+    int64_t value = 0;
+    if (payment_count > WORKER_PAYERS)
+        return ERR_BAD_INPUT;
+    for (size_t i = 0; i < payment_count; i++) {
+        if (payments[i].value_usd_nano < 0 || payments[i].value_usd_nano > PAID_MAX_USD_NANO)
+            return ERR_BAD_INPUT;
+        calls += payments[i].done;
+        value += payments[i].value_usd_nano;
+    }
+    /* A failed call has no value: it weighs as much as those that ended well. */
+    addition.evidence = reputation_of_calls(calls, failed, value);
+    addition.evidence.good[REPUTATION_AVAILABILITY] = 0; /* by payer, in the script */
+    return add(redis, id, &addition, done, ctx);
+}
+
+enum error worker_store_inherit(struct redis *redis, struct str id, const double bad[REPUTATION_DIMENSIONS],
+                                worker_stored_fn *done, void *ctx)
+{
+    struct addition addition = {.payment_count = 0};
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++) {
+        if (!(bad[i] >= 0 && bad[i] < 1e15))
+            return ERR_BAD_INPUT;
+        addition.bad_least[i] = bad[i];
+    }
+    return add(redis, id, &addition, done, ctx);
 }
 
 /* -- all -- */

@@ -53,14 +53,14 @@ MUST_CHECK enum error worker_store_get(struct redis *redis, struct str id, worke
  * faster; its change comes by the feed). Claims for probing go the same way. */
 MUST_CHECK enum error worker_store_admit(struct redis *redis, struct str id, uint64_t expect_token,
                                          const struct admission *admission, worker_stored_fn *done, void *ctx);
-/* As worker_store_admit, with what else came of a proof in the same step. proof: the new summary, its receipt_sha256
- * that of the receipt, or NULL: the summary stays as it is. receipt: signed JSON, or absent: none. previous: the hash
- * that the receipt names as the one before it; if the worker's newest is another, nothing is stored: ERR_MISMATCH, as
- * with the token. Receipts are read by proof_store.h. */
+/* As worker_store_admit, with what else came of a proof in the same step. proof: the new summary (its receipt_sha256
+ * does not count), or NULL: the old one stays. receipt: signed JSON, absent for none; its SHA-256 becomes the record's
+ * proof.receipt_sha256. previous: what the receipt names as the one before it, the record's proof.receipt_sha256; if
+ * the stored one is another, nothing is stored: ERR_MISMATCH, as with the token. proof_store.h reads receipts. */
 struct worker_verdict {
     const struct admission *admission;
     const struct worker_proof *proof;
-    struct str receipt, receipt_sha256, previous;
+    struct str receipt, previous;
 };
 MUST_CHECK enum error worker_store_prove(struct redis *redis, struct str id, uint64_t expect_token,
                                          const struct worker_verdict *verdict, worker_stored_fn *done, void *ctx);

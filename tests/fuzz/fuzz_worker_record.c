@@ -25,8 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char *const base =
         "secret_sha256=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\nname=n\nsupplier=s\ngpu=cpu\n"
         "gpu_raw=\nregion=\ntags=\ngpus=1\nslots=4\nprice_usd_nano=5\nvram_bytes=0\nenrolled_at_ms=7\nstate=ready\n"
-        "reason=\nnext_probe_at_ms=1\nlast_probe_at_ms=1\nlast_probe_took_ms=1\nsuspensions=0\ntoken=3\ngood=1.5\n"
-        "bad=0\nreputation_at_ms=9";
+        "reason=\nnext_probe_at_ms=1\nlast_probe_at_ms=1\nlast_probe_took_ms=1\nsuspensions=0\ntoken=3\n"
+        "good_hardware=1.5\nbad_network=0\nreputation_at_ms=9\nproof_at_ms=3\nproof_gpu=cpu\nproof_ratio=1.5\n"
+        "earned_usd_nano=7";
     redisReply fields[2 * FIELDS_MAX], *pointers[2 * FIELDS_MAX];
     struct str rest = {(const char *)data, size}, usual = str_of(base), id = STR("wrk_00000000000000000000000000");
     size_t count = 0;
@@ -56,7 +57,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     reply = reply_of(fields, pointers, count);
     CHECK(worker_record_read(id, &reply, &again) == ERR_NONE);
     CHECK(memcmp(&again.admission.token, &record.admission.token, sizeof(record.admission.token)) == 0);
-    CHECK(again.price_usd_nano == record.price_usd_nano && again.reputation.good == record.reputation.good);
+    CHECK(again.price_usd_nano == record.price_usd_nano && again.earned_usd_nano == record.earned_usd_nano);
+    CHECK(memcmp(again.reputation.good, record.reputation.good, sizeof(record.reputation.good)) == 0);
+    CHECK(memcmp(again.reputation.bad, record.reputation.bad, sizeof(record.reputation.bad)) == 0);
+    CHECK(again.proof.ratio == record.proof.ratio && strcmp(again.proof.gpu, record.proof.gpu) == 0);
     CHECK(strcmp(again.tags, record.tags) == 0 && again.admission.state == record.admission.state);
     return 0;
 }

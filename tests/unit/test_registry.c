@@ -70,7 +70,7 @@ static void tells_what_changed(void **state)
     enum registry_change change;
     put(registry, "wrk_a", REGISTRY_NOW);
     put(registry, "wrk_a", REGISTRY_SAME);
-    record.reputation = (struct reputation){.good = 1, .at_ms = 5};
+    record.reputation = (struct reputation){.good = {1}, .at_ms = 5};
     assert_int_equal(registry_put(registry, &record, &change, NULL), ERR_NONE);
     assert_int_equal(change, REGISTRY_SLOW);
     record.price_usd_nano++;
