@@ -16,8 +16,9 @@ struct gpu_class {
     uint32_t sms;
     uint64_t l2_bytes;
     uint16_t pci_devices[8]; /* of vendor 10de; 0 ends the list */
-    /* references: what challenges measure on an honest one (GB/s, TOPS); bootstrap until a fleet's median stands in */
-    double fill_gbps, pass_gbps, walk_gbps, chain_tops;
+    /* references: what challenges measure on an honest one (GB/s, TOPS); bootstrap until a fleet's median stands in,
+     * which may happen while others read */
+    _Atomic double fill_gbps, pass_gbps, walk_gbps, chain_tops;
     bool is_measured; /* references come of a run on that model, not of an estimate */
     /* sizing */
     uint32_t double_rounds; /* D of FILL */
@@ -32,13 +33,21 @@ struct gpu_class {
 };
 
 struct catalogue;
-/* path "" or NULL: built-in rows only. A line of why into error (CONFIG_ERROR_MAX bytes). */
+/* path "" or NULL: built-in rows only. A line of why into error (CONFIG_ERROR_MAX bytes). Rows stay where
+ * they are until catalogue_free; any number of threads may read.
+ *
+ * The file: `classes:` and a list of maps. `name` is the class's; the other keys are the fields of struct gpu_class,
+ * and what is not given stays as it was, or is derived from the datasheet where the class is new. Their forms:
+ * compute_capability 9.0; pci_devices 2330 2331; chains as NxBLOCKSxSTEPS (8192x8x50); driver_names without brands,
+ * with
+ * '|' between them (H100 80GB HBM3|H100 SXM5 80GB). */
 MUST_CHECK enum error catalogue_open(const char *path, struct catalogue **ret, char *error);
 struct catalogue *catalogue_free(struct catalogue *catalogue); /* accepts NULL */
 size_t catalogue_count(const struct catalogue *catalogue);
 const struct gpu_class *catalogue_at(const struct catalogue *catalogue, size_t i);
 const struct gpu_class *catalogue_find(const struct catalogue *catalogue, struct str name); /* NULL: unknown */
-/* The class of a driver's name and its memory ("NVIDIA H100 80GB HBM3"); NULL: unknown, never a guess. */
+/* The class of a driver's name and its memory ("NVIDIA H100 80GB HBM3"); NULL: unknown, never a guess. vram_bytes 0:
+ * not known; then a name that comes with several sizes is unknown too. */
 const struct gpu_class *catalogue_of_driver_name(const struct catalogue *catalogue, struct str driver_name,
                                                  uint64_t vram_bytes);
 
@@ -46,8 +55,10 @@ const struct gpu_class *catalogue_of_driver_name(const struct catalogue *catalog
 struct proven {
     double vram_gib, fill_gbps, pass_gbps, walk_gbps, chain_tops;
 };
-/* The nearest class in log space over the numbers that both have; VRAM above the class's (by more than 7 %) or far
- * below excludes it. *ret_distance (may be NULL): 0 is equal. NULL: nothing was measured. */
+/* The nearest class in log space over VRAM, PASS, CHAIN and FILL; VRAM above the class's (by more than 7 %) or far
+ * below excludes it, and so does a missing reference. Numbers that are none (NaN, infinite, negative) count as not
+ * measured. *ret_distance (may be NULL): 0 is equal, 0.1 some 10 % away. NULL: nothing was measured, or no class can be
+ * it. */
 const struct gpu_class *catalogue_classify(const struct catalogue *catalogue, const struct proven *proven,
                                            double *ret_distance);
 
@@ -59,7 +70,8 @@ void catalogue_set_fleet(struct catalogue *catalogue, const char *class_name, co
 #define PROBE_FLOOR 0.75 /* below: not this class */
 #define PROBE_FULL 0.88  /* at or above: full credit, linear between */
 #define PROBE_ABOVE 1.15 /* more than it should be able to: looked at again, re-classed */
-/* The worst of the ratios over the rates that were measured; 1 for a class without floors. */
+/* The worst of the ratios over the rates that were measured; 0 when none was; 1 for a class without floors. WALK lasts
+ * less than a round trip and is not judged; FILL only against a reference that was measured. */
 double proven_ratio(const struct gpu_class *class, const struct proven *proven);
 /* Credit in [0, 1] of that ratio: clip((x - 0.75) / 0.13). */
 double proven_credit(double ratio);

@@ -126,7 +126,8 @@ static void test_gpu_names(void **state)
         {"NVIDIA GeForce RTX 4090", "nvidia/rtx4090-24"},
         {"NVIDIA GeForce RTX 4090 D", NULL},
         {"NVIDIA GeForce RTX 4090 Laptop GPU", NULL},
-        {"NVIDIA GeForce RTX 3090 Ti", NULL},
+        {"NVIDIA GeForce RTX 3090 Ti", "nvidia/rtx3090ti-24"},
+        {"NVIDIA GeForce RTX 3060", NULL}, /* with 8 or with 12 GB? */
         {"NVIDIA L4", "nvidia/l4-24"},
         {"NVIDIA L40S", "nvidia/l40s-48"},
         {"NVIDIA L40", "nvidia/l40-48"},
