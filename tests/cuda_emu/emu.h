@@ -1,5 +1,5 @@
-/* The CUDA kernels on a CPU, bit for bit and slowly: probes/cuda/*.cu compiled as C++ (emulation.hpp), launched by
- * name.
+/* The CUDA kernels on a CPU, bit for bit and slowly: the sources in probes/cuda compiled as C++ (emulation.hpp),
+ * launched by name.
  *
  * A "device pointer" is a host pointer. Blocks run one after the other on the calling thread, the threads of a block as
  * fibers that change at barriers and warp operations. A kernel that would hang or read what no barrier ordered (a warp
