@@ -27,6 +27,15 @@ PROGRAMS := $(BUILD)/sluiced $(BUILD)/sluice-worker $(if $(wildcard probes/sluic
 lib_sources = $(filter-out $(MAINS),$(wildcard $(1)/*.c $(1)/*/*.c))
 ARCHIVES := $(foreach l,$(LIBS_IN_ORDER),$(if $(call lib_sources,$(l)),$(BUILD)/lib$(l).a))
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+# The CUDA compiler: the machine's own, else the one that deploy/deps.sh --cuda installs. Kernels and their emulation are
+# compiled once, for the sanitizers' builds too.
+NVCC ?= $(firstword $(if $(CUDA_HOME),$(wildcard $(CUDA_HOME)/bin/nvcc)) $(shell command -v nvcc 2>/dev/null) \
+  $(wildcard .cuda/venv/lib/python3*/site-packages/nvidia/cu*/bin/nvcc))
+CUDA_ARCHS ?= 80 86 89 90 100 120
+KERNEL_SOURCES := $(wildcard probes/cuda/*.cu probes/cuda/*.cuh) probes/cuda/kernels.h probes/primitives.h
+FATBIN := build/probes/cuda/kernels.fatbin
+EMULATION := build/tests/cuda_emu/kernels.o build/tests/cuda_emu/emu.o
+EMULATED := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(shell grep -l cuda_emu/emu.h tests/unit/test_*.c 2>/dev/null))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 LUA := $(wildcard */*.lua */*/*.lua)
 VENV := .venv
@@ -49,6 +58,10 @@ test: deps ## everything: dependencies, build, all tests
 deps: ## install what the build and the tests need (apt packages, Python venv for tests)
 	@bash deploy/deps.sh
 
+ifeq ($(shell command -v $(CXX)),)
+UNIT := $(filter-out $(EMULATED),$(UNIT))
+$(if $(EMULATED),$(info no C++ compiler ($(CXX)): without the tests of the CUDA kernels))
+endif
 check: $(UNIT) ## unit tests
 	@bash tests/run_units.sh $(UNIT)
 
@@ -92,6 +105,29 @@ $(foreach l,$(LIBS_IN_ORDER),$(eval $(call archive_rule,$(l))))
 # .lua and .json files are built into the objects with .incbin (core/embed.h), which -MMD does not see.
 $(patsubst %.c,$(BUILD)/%.o,$(shell grep -l -w EMBED */*.c */*/*.c 2>/dev/null)): $(LUA) $(wildcard gateway/*.json gateway/*.html)
 
+ifneq ($(NVCC),)
+$(BUILD)/probes/cuda/fatbin.o: $(FATBIN)
+$(BUILD)/probes/cuda/fatbin.o: CFLAGS_ALL += -DPROBE_FATBIN='"$(FATBIN)"'
+else
+$(BUILD)/probes/cuda/fatbin.o: no_nvcc
+.INTERMEDIATE: no_nvcc
+no_nvcc:
+	@echo '  no nvcc: sluice-probe is built without CUDA kernels (deploy/deps.sh --cuda installs a compiler)'
+endif
+$(FATBIN): $(KERNEL_SOURCES)
+	@mkdir -p $(@D)
+	$(call quiet,NVCC,probes/cuda/kernels.cu)$(NVCC) -fatbin -std=c++17 -O3 -I. -Werror all-warnings --threads 2 \
+	  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_80,code=compute_80 \
+	  $(NVCCFLAGS) -o $@ probes/cuda/kernels.cu
+CXXFLAGS_EMULATION := -std=c++17 -O2 -g -I. -Wall -Wextra -Werror -Wno-unknown-pragmas -fno-omit-frame-pointer
+build/tests/cuda_emu/kernels.o: $(KERNEL_SOURCES) tests/cuda_emu/emulation.hpp
+	@mkdir -p $(@D)
+	$(call quiet,CXX,probes/cuda/kernels.cu)$(CXX) $(CXXFLAGS_EMULATION) -include tests/cuda_emu/emulation.hpp -x c++ \
+	  -c probes/cuda/kernels.cu -o $@
+build/tests/cuda_emu/emu.o: $(wildcard tests/cuda_emu/*) probes/cuda/kernels.h
+	@mkdir -p $(@D)
+	$(call quiet,CXX,tests/cuda_emu/emu.cpp)$(CXX) $(CXXFLAGS_EMULATION) -c tests/cuda_emu/emu.cpp -o $@
+
 $(BUILD)/sluiced: $(BUILD)/gateway/sluiced.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
 $(BUILD)/sluice-worker: $(BUILD)/adapters/native/sluice_worker.o $(filter-out %libgateway.a,$(ARCHIVES))
@@ -103,6 +139,8 @@ $(BUILD)/sluice: $(BUILD)/gateway/cli/sluice.o $(ARCHIVES)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
+$(EMULATED): $(EMULATION)
+$(EMULATED): LDLIBS_ALL += -lstdc++
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)

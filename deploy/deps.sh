@@ -1,13 +1,14 @@
 #!/bin/bash
 # Installs what the build, the tests and the quick start need. Safe to run again: what is there is left alone.
-#   deps.sh            apt packages, Python venv and Node client for the tests
+#   deps.sh            apt packages, Python venv and Node client for the tests, and the CUDA compiler
+#   deps.sh --cuda     only the CUDA compiler (into .cuda), for GPU workers; no root, no driver, no GPU needed
 #   deps.sh --bench    also nginx, HAProxy and wrk, for `make bench`
 #   deps.sh --model    only the local model server and a small model (into .run/model), for `make run`
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DEBIAN_FRONTEND="${DEBIAN_FRONTEND:-noninteractive}" PIP_DISABLE_PIP_VERSION_CHECK=1
 
-build_packages=(gcc make libc6-dev pkg-config libmicrohttpd-dev libgnutls28-dev libnghttp2-dev libcurl4-openssl-dev
+build_packages=(gcc g++ make libc6-dev pkg-config libmicrohttpd-dev libgnutls28-dev libnghttp2-dev libcurl4-openssl-dev
     libjansson-dev libhiredis-dev libssl-dev libyaml-dev libcmocka-dev)
 run_packages=(redis-server curl ca-certificates procps)
 test_packages=(prometheus iproute2 git)
@@ -206,7 +207,22 @@ model_tools() {
     fi
 }
 
-command -v apt-get >/dev/null || die "this script knows Debian and Ubuntu; elsewhere install: ${build_packages[*]} ${run_packages[*]}"
+# nvcc from pip's packages. Its own compiler, or CUDA_HOME, goes before: see the Makefile.
+cuda_tools() {
+    local nvcc
+    if [ -n "${CUDA_HOME:-}" ] && [ -x "$CUDA_HOME/bin/nvcc" ] || command -v nvcc >/dev/null; then return 0; fi
+    if changed_since .cuda/.stamp deploy/cuda-requirements.txt; then
+        say "the CUDA compiler (about 300 MB), into .cuda"
+        make_venv .cuda/venv
+        pip_install .cuda/venv deploy/cuda-requirements.txt || return 1
+        # The packages leave some of the programs without their permission to run.
+        chmod +x .cuda/venv/lib/python3*/site-packages/nvidia/cu*/bin/* .cuda/venv/lib/python3*/site-packages/nvidia/cu*/nvvm/bin/*
+        for nvcc in .cuda/venv/lib/python3*/site-packages/nvidia/cu*/bin/nvcc; do "$nvcc" --version >/dev/null || return 1; done
+        stamp .cuda/.stamp deploy/cuda-requirements.txt
+    fi
+}
+
+command -v apt-get >/dev/null || [ "${1:-}" = --cuda ] || die "this script knows Debian and Ubuntu; elsewhere install: ${build_packages[*]} ${run_packages[*]}"
 case "${1:-}" in
 --model)
     model_tools
@@ -216,8 +232,12 @@ case "${1:-}" in
     want "${lint_packages[@]}"
     [ "${1:-}" != --bench ] || require_tools "${bench_tools[@]}"
     test_tools
+    cuda_tools || warn "NO CUDA COMPILER (none for $(uname -m), or pip failed): sluice-probe is built without its CUDA kernels"
+    ;;
+--cuda)
+    cuda_tools || die "the CUDA compiler could not be installed for $(uname -m)"
     ;;
 *)
-    die "unknown option $1 (there are --bench and --model)"
+    die "unknown option $1 (there are --bench, --cuda and --model)"
     ;;
 esac
