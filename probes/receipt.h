@@ -29,4 +29,24 @@ struct receipt_view {
 };
 MUST_CHECK enum error receipt_check(struct str text, const uint8_t *gateway_key, struct receipt_view *ret);
 
+/* Where a receipt stands among those of its worker in a list. */
+enum receipt_link {
+    RECEIPT_UNKNOWN, /* it does not verify */
+    RECEIPT_FIRST,   /* of the log: it follows none */
+    RECEIPT_START,   /* the oldest in the list: what it follows is not in it */
+    RECEIPT_LINKED,  /* follows another one in the list */
+    RECEIPT_GAP,     /* not the oldest, and yet what it follows is missing */
+    RECEIPT_FORK,    /* another one follows the same: the log was told in two ways */
+};
+const char *receipt_link_name(enum receipt_link link);
+#define RECEIPT_LOG_MAX 4096
+struct receipt_row {
+    enum error error; /* receipt_check's; the view counts only without one */
+    enum receipt_link link;
+    struct receipt_view view;
+};
+/* Checks texts, at most RECEIPT_LOG_MAX of any workers in any order, one row each; how many do not stand (unknown, gap
+ * or fork). Time grows with the square of count. */
+size_t receipt_log_check(const struct str *texts, size_t count, const uint8_t *gateway_key, struct receipt_row *ret);
+
 #endif
