@@ -3,6 +3,7 @@
 #include "probes/backend.h"
 #include "probes/chain.h"
 #include "probes/tiles.h"
+#include "probes/vector.h"
 
 #include <string.h>
 
@@ -230,9 +231,21 @@ static void what_cannot_be_is_refused(void **state)
     assert_int_equal(ops->chain(*state, &bad_chain, roots[0], &route), ERR_NO_MEMORY);
 }
 
+static void bench_measures(void **state)
+{
+    struct probe_bench bench = ops->bench(*state);
+    assert_true(bench.memory_gbps > 0 && bench.int8_tops > 0);
+    assert_true(bench.bf16_tflops == 0 && bench.h2d_gbps == 0 && bench.d2h_gbps == 0);
+    assert_string_equal(bench.route, "cpu");
+    assert_int_equal(bench.free_bytes, 16 << 20);
+}
+
 static void reference_vectors(void **state)
 {
-    probe_vectors_hold(ops, *state);
+    for (enum probe_vector vector = PROBE_VECTOR_PORTABLE; vector <= probe_vector_best(); vector++) {
+        probe_vector_force(vector);
+        probe_vectors_hold(ops, *state);
+    }
 }
 
 int main(void)
@@ -243,6 +256,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(walks, open_backend, close_backend),
         cmocka_unit_test_setup_teardown(chains, open_backend, close_backend),
         cmocka_unit_test_setup_teardown(nothing_opens_before_it_is_computed, open_backend, close_backend),
+        cmocka_unit_test_setup_teardown(bench_measures, open_backend, close_backend),
         cmocka_unit_test_setup_teardown(reference_vectors, open_backend, close_backend),
         cmocka_unit_test_setup_teardown(what_cannot_be_is_refused, open_backend, close_backend),
     };

@@ -1,6 +1,8 @@
 #include "tests/unit/cmocka_all.h"
 
 #include "probes/chain.h"
+#include "probes/chain_forms.h"
+#include "probes/vector.h"
 
 #include <string.h>
 
@@ -162,12 +164,73 @@ static void chains_are_by_definition(void **state)
     }
 }
 
+/* Sums as large as they get, of either sign, and all that is between, in every form that this CPU has. */
+static void products_at_the_edges(void **state)
+{
+    (void)state;
+    enum { N_MAX = 32768 };
+    int8_t *matrix = malloc((size_t)CHAIN_ROWS * N_MAX), *x = malloc((size_t)CHAIN_STRIP * N_MAX);
+    uint8_t *strip = malloc((size_t)CHAIN_STRIP * N_MAX);
+    uint64_t random = 88172645463325252;
+    assert_true(matrix && x && strip);
+    const struct chain_form *form = chain_form_now();
+    static const uint32_t sizes[] = {64, 192, 4096, N_MAX};
+    for (size_t s = 0; s < sizeof(sizes) / sizeof(*sizes); s++)
+        for (int kind = 0; kind < 6; kind++) {
+            uint32_t n = sizes[s];
+            uint8_t scale[CHAIN_ROWS] = {1, 250, 125, (uint8_t)(2 + 40 * kind)};
+            int32_t row_sums[CHAIN_ROWS] = {0};
+            int8_t done[CHAIN_ROWS][CHAIN_STRIP];
+            for (uint32_t k = 0; k < n; k++) {
+                for (uint32_t i = 0; i < CHAIN_ROWS + CHAIN_STRIP; i++) {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    int value = (int)(random % 251) - 125;
+                    if (kind < 4) /* all at one edge or the other; then signs at random */
+                        value = (i < CHAIN_ROWS ? kind & 1 : kind & 2) ? 125 : -125;
+                    else if (kind == 4)
+                        value = value < 0 ? -125 : 125;
+                    if (kind < 4 && i >= CHAIN_ROWS && k < i) /* ... with other sums in each column */
+                        value = 0;
+                    if (i < CHAIN_ROWS) {
+                        matrix[i * n + k] = (int8_t)value;
+                        row_sums[i] += value;
+                    } else {
+                        x[(size_t)k * CHAIN_STRIP + i - CHAIN_ROWS] = (int8_t)value;
+                    }
+                }
+            }
+            form->pack(x, n, CHAIN_STRIP, strip);
+            struct chain_step step = {n, matrix, row_sums, scale, strip};
+            form->product(&step, 0, done);
+            for (uint32_t r = 0; r < CHAIN_ROWS; r++)
+                for (uint32_t c = 0; c < CHAIN_STRIP; c++) {
+                    int64_t sum = 0;
+                    for (uint32_t k = 0; k < n; k++)
+                        sum += matrix[r * n + k] * x[(size_t)k * CHAIN_STRIP + c];
+                    assert_in_range(sum + INT32_MAX, 0, 2 * (int64_t)INT32_MAX);
+                    assert_int_equal(done[r][c], probe_chain_element((int32_t)sum, scale[r]));
+                }
+        }
+    free(strip);
+    free(x);
+    free(matrix);
+}
+
+static const char *const vector_names[] = {"portable", "AVX2", "AVX-512"};
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_their_blocks),    cmocka_unit_test(residues),
         cmocka_unit_test(steps_are_their_words),    cmocka_unit_test(leaves),
-        cmocka_unit_test(chains_are_by_definition),
+        cmocka_unit_test(chains_are_by_definition), cmocka_unit_test(products_at_the_edges),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    for (enum probe_vector vector = PROBE_VECTOR_PORTABLE; vector <= probe_vector_best(); vector++) {
+        probe_vector_force(vector);
+        failed += cmocka_run_group_tests_name(vector_names[vector], tests, NULL, NULL);
+    }
+    return failed;
 }

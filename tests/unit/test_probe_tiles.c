@@ -2,6 +2,7 @@
 
 #include "probes/stream.h"
 #include "probes/tiles.h"
+#include "probes/vector.h"
 
 #include <openssl/evp.h>
 #include <string.h>
@@ -41,6 +42,28 @@ static void chacha_is_openssls(void **state)
         assert_memory_equal(blocks, want, sizeof(want));
         probe_chacha(seed, first, w13, w14, 0xab, 10, one);
         assert_memory_equal(one, want, sizeof(one));
+    }
+}
+
+/* Any count at any place, to any address, and not a byte further; the block's number wraps. */
+static void runs_are_their_blocks(void **state)
+{
+    (void)state;
+    uint32_t seed[8], block[16];
+    uint8_t bytes[45 * 64 + 8];
+    random_words(seed, 8);
+    struct stream stream = {seed, 7, UINT32_MAX, PROBE_DOMAIN_NET, 3};
+    for (uint32_t count = 0; count <= 44; count++) {
+        uint32_t first = count % 3 == 0 ? UINT32_MAX - 9 : (uint32_t)random_word(), offset = count % 8;
+        memset(bytes, 0x5a, sizeof(bytes));
+        stream_make(stream, first, count, bytes + offset);
+        for (uint32_t i = 0; i < count; i++) {
+            probe_chacha(seed, first + i, 7, UINT32_MAX, PROBE_DOMAIN_NET, 3, block);
+            assert_memory_equal(bytes + offset + (size_t)i * 64, block, sizeof(block));
+        }
+        for (size_t i = 0; i < sizeof(bytes); i++)
+            if (i < offset || i >= offset + (size_t)count * 64)
+                assert_int_equal(bytes[i], 0x5a);
     }
 }
 
@@ -149,12 +172,22 @@ static void walk_leaves(void **state)
     assert_memory_not_equal(leaf, want, 32);
 }
 
+static const char *const vector_names[] = {"portable", "AVX2", "AVX-512"};
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(chacha_is_openssls),  cmocka_unit_test(tiles_are_their_blocks),
-        cmocka_unit_test(nh_is_by_definition), cmocka_unit_test(walking),
+        cmocka_unit_test(chacha_is_openssls),
+        cmocka_unit_test(runs_are_their_blocks),
+        cmocka_unit_test(tiles_are_their_blocks),
+        cmocka_unit_test(nh_is_by_definition),
+        cmocka_unit_test(walking),
         cmocka_unit_test(walk_leaves),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    for (enum probe_vector vector = PROBE_VECTOR_PORTABLE; vector <= probe_vector_best(); vector++) {
+        probe_vector_force(vector);
+        failed += cmocka_run_group_tests_name(vector_names[vector], tests, NULL, NULL);
+    }
+    return failed;
 }
