@@ -25,7 +25,7 @@ struct held { /* a challenge that was answered and not opened yet */
 
 struct device {
     pthread_mutex_t lock;
-    unsigned index;
+    bool is_at_work; /* somebody has it or waits for a claim to be made; whoever looks for claims only does not count */
     struct probe_backend *backend; /* NULL: it failed; opened again when it is asked for */
     struct held held[KINDS];       /* by kind */
     uint64_t tiles;                /* that were filled; 0: none */
@@ -95,6 +95,14 @@ static void forget_all(struct prover *prover, struct device *device)
     device->tiles = 0;
 }
 
+static void device_give(struct prover *prover, struct device *device)
+{
+    pthread_mutex_unlock(&device->lock);
+    pthread_mutex_lock(&prover->lock);
+    device->is_at_work = false;
+    pthread_mutex_unlock(&prover->lock);
+}
+
 /* Takes the device for the calling thread; on NULL the reply says why not. */
 static struct device *device_take(struct prover *prover, uint32_t index, struct reply *reply)
 {
@@ -103,22 +111,22 @@ static struct device *device_take(struct prover *prover, uint32_t index, struct 
         return NULL;
     }
     struct device *device = &prover->devices[index];
-    if (pthread_mutex_trylock(&device->lock) != 0) {
+    pthread_mutex_lock(&prover->lock);
+    bool is_busy = device->is_at_work;
+    device->is_at_work = true;
+    pthread_mutex_unlock(&prover->lock);
+    if (is_busy) {
         fail_with(reply, PROBE_FAILURE_BUSY, STR("the device is at work"));
         return NULL;
     }
+    pthread_mutex_lock(&device->lock);
     if (!device->backend && prover->ops->open(index, &device->backend) != ERR_NONE) {
         device->backend = NULL;
-        pthread_mutex_unlock(&device->lock);
+        device_give(prover, device);
         fail_with(reply, PROBE_FAILURE_DEVICE, STR("the device cannot be opened"));
         return NULL;
     }
     return device;
-}
-
-static void device_give(struct device *device)
-{
-    pthread_mutex_unlock(&device->lock);
 }
 
 /* Says what went wrong on the device. One that failed is closed, and so forgets what it held. */
@@ -269,7 +277,7 @@ static void on_challenge(struct prover *prover, const struct probe_challenge *ch
     } else {
         fail_of_device(prover, device, error, reply);
     }
-    device_give(device);
+    device_give(prover, device);
 }
 
 /* -- openings -- */
@@ -370,7 +378,7 @@ static void on_open(struct prover *prover, const struct probe_open *open, struct
         if (error != ERR_NONE)
             fail_of_device(prover, device, error, reply);
     }
-    device_give(device);
+    device_give(prover, device);
 }
 
 /* -- the other frames -- */
@@ -415,7 +423,7 @@ static void on_warm(struct prover *prover, const struct probe_warm *warm, struct
     reply->frame.of.warm.self_ms = time_between(start_ns, NS_PER_MS);
     if (error != ERR_NONE)
         fail_of_device(prover, device, error, reply);
-    device_give(device);
+    device_give(prover, device);
 }
 
 static void on_release(struct prover *prover, const struct probe_warm *release, struct reply *reply)
@@ -426,7 +434,7 @@ static void on_release(struct prover *prover, const struct probe_warm *release, 
     prover->ops->release(device->backend);
     forget_all(prover, device);
     reply->frame.type = PROBE_ACK;
-    device_give(device);
+    device_give(prover, device);
 }
 
 static void on_net(const struct probe_net *net, struct reply *reply)
@@ -570,7 +578,6 @@ enum error prover_open(const struct prover_options *options, struct prover **ret
     enum error error = ERR_NONE;
     for (unsigned i = 0; i < prover->device_count; i++) {
         struct device *device = &prover->devices[i];
-        device->index = i;
         pthread_mutex_init(&device->lock, NULL);
         enum error failed = prover->ops->open(i, &device->backend);
         if (failed == ERR_NONE) {
