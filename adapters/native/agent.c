@@ -117,7 +117,7 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
     if (!error)
         error = helper_open(loop, &agent->helper);
     if (!error && options->probe[0])
-        error = agent_probe_open(agent, &agent->probe);
+        error = agent_probe_open(agent);
     if (error) {
         agent_free(agent);
         return error;

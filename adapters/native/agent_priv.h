@@ -149,8 +149,8 @@ void agent_register_stop(struct agent *agent);
 /* agent_probe.c */
 struct agent_probe;
 struct agent_ask;
-MUST_CHECK enum error agent_probe_open(struct agent *agent, struct agent_probe **ret);
-void agent_probe_close(struct agent_probe *probe); /* nothing is asked any more; accepts NULL */
+MUST_CHECK enum error agent_probe_open(struct agent *agent); /* sets agent->probe */
+void agent_probe_close(struct agent_probe *probe);           /* nothing is asked any more; accepts NULL */
 struct agent_probe *agent_probe_free(struct agent_probe *probe);
 /* Hands a frame (1 to PROBE_FRAME_MAX bytes, taken out of the buffer) to the probe. done comes once, from the loop,
  * with the answer, borrowed, or with an absent one when the probe was lost. ERR_BUSY: it is down or has enough to do.

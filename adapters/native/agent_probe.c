@@ -326,6 +326,23 @@ static void err_on_ready(struct io_source *source, uint32_t events)
     }
 }
 
+/* What the devices say of themselves: told to whoever reads the log, and held against what we registered as. */
+static void on_claims(void *ctx, struct str answer)
+{
+    struct agent *agent = ctx;
+    struct log_ctx log = agent_log(agent);
+    json_t *root = answer.ptr ? json_loadb(answer.ptr, answer.len, 0, NULL) : NULL;
+    const json_t *claims = json_object_get(root, "claims");
+    const char *name = json_string_value(json_object_get(json_array_get(claims, 0), "name"));
+    size_t count = json_array_size(claims);
+    if (name) {
+        log_info(&log, "the probe answers for %zu devices, the first: %.64s", count, name);
+        if (strcmp(name, "cpu") != 0 && count != (size_t)agent->options.gpus)
+            log_warn(&log, "registered with %d GPUs, and the probe has %zu", agent->options.gpus, count);
+    }
+    json_decref(root);
+}
+
 static void probe_start(struct agent_probe *probe)
 {
     struct agent *agent = probe->agent;
@@ -350,6 +367,8 @@ static void probe_start(struct agent_probe *probe)
     if (loop_add(agent->loop, &probe->out, EPOLLIN) != ERR_NONE ||
         loop_add(agent->loop, &probe->err, EPOLLIN) != ERR_NONE)
         probe_lost(probe, "no room in the loop");
+    else if (agent_probe_local(agent, STR("{\"op\":\"claims\"}"), on_claims, agent) != ERR_NONE)
+        log_warn(&log, "the probe could not be asked for its devices");
 }
 
 static void timer_on_due(struct timer *timer)
@@ -368,7 +387,7 @@ static void timer_on_due(struct timer *timer)
         timer_set(probe->agent->loop, timer, probe->asks->since_ns + HANG_NS);
 }
 
-enum error agent_probe_open(struct agent *agent, struct agent_probe **ret)
+enum error agent_probe_open(struct agent *agent)
 {
     struct agent_probe *probe = calloc(1, sizeof(*probe));
     if (!probe)
@@ -379,7 +398,7 @@ enum error agent_probe_open(struct agent *agent, struct agent_probe **ret)
     probe->err = (struct io_source){.fd = -1, .on_ready = err_on_ready};
     probe->timer.on_due = timer_on_due;
     buf_init(&probe->body, PROBE_FRAME_MAX);
-    *ret = probe;
+    agent->probe = probe;
     probe_start(probe);
     return ERR_NONE;
 }

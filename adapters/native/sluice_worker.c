@@ -85,7 +85,7 @@ int main(int argc, char *argv[])
     log_init("sluice-worker", LOG_INFO);
     enum agent_parsed parsed = agent_options_parse(argc, argv, &options, message, sizeof(message));
     if (parsed == AGENT_RUN && !options.probe[0] && !agent_probe_default(&options, message, sizeof(message)))
-        log_warn(NULL, "this worker can prove nothing: %s", message);
+        parsed = AGENT_BAD;
     switch (parsed) {
     case AGENT_HELP:
         fputs(agent_usage, stdout);
