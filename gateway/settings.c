@@ -1,9 +1,13 @@
 #include "gateway/settings.h"
 
+#include "probes/catalogue.h"
+
 #include <stdio.h>
 #include <string.h>
 
 static const char *const probe_names[] = {"required", "report", "off", NULL};
+static const char *const mismatch_names[] = {"reclass", "suspend", NULL};
+static const char *const switch_names[] = {"off", "on", NULL};
 static const char *const settle_names[] = {"journal", "redis", NULL};
 static const char *const log_names[] = {"debug", "info", "warn", "error", NULL};
 
@@ -96,11 +100,18 @@ static const struct config_row rows[] = {
            "a reader that takes nothing this long is cut off"),
     NUMBER("limits.connections_max", CONFIG_INT, limits.connections_max, "16384", 1, 1000000,
            "callers' connections at a time"),
-    TEXT("probes.catalogue", probes.catalogue, "", "file of GPU names and datasheets"),
+    TEXT("probes.catalogue", probes.catalogue, "", "YAML file of GPU classes that adds to the built-in ones"),
     CHOICE("probes.admission", probes.admission, "required", probe_names, "report: failures are shown, not acted on"),
+    CHOICE("probes.mismatch", probes.mismatch, "reclass", mismatch_names, "other class than claimed: sold as proven"),
     NUMBER("probes.reprobe_min_s", CONFIG_INT, probes.reprobe_min_s, "300", 1, 604800,
-           "a ready worker is probed again at a random time"),
-    NUMBER("probes.reprobe_max_s", CONFIG_INT, probes.reprobe_max_s, "1800", 1, 604800, "between these two"),
+           "mean time between two proofs of a ready worker with a low score"),
+    NUMBER("probes.reprobe_max_s", CONFIG_INT, probes.reprobe_max_s, "3600", 1, 604800, "with a high score"),
+    TEXT("probes.check_answers", probes.check_answers, "0.01",
+         "share of answers that another worker is asked for too, 0 to 0.3"),
+    NUMBER("probes.newcomer_exposure_usd", CONFIG_MONEY, probes.newcomer_exposure_usd_nano, "1.00", 0, 0,
+           "value in flight and unpaid that a worker without earnings may have"),
+    CHOICE("probes.canaries", probes.canaries, "on", switch_names, "questions with known answers among the calls"),
+    CHOICE("probes.slot", probes.slot, "on", switch_names, "GPUs that could be one are challenged at the same time"),
     CHOICE("pricing.settle", pricing.settle, "journal", settle_names, "redis: wait for Redis before the last byte"),
     {.key = "pricing.take_rates",
      .type = CONFIG_LIST,
@@ -130,6 +141,27 @@ static const struct config_row rows[] = {
     {.key = NULL},
 };
 _Static_assert(sizeof(rows) / sizeof(*rows) <= 64, "config keeps a bit a row");
+
+/* -1: no such share. */
+static int64_t bps_of(const char *share)
+{
+    double value;
+    if (!str_to_double(str_of(share), &value) || !(value >= 0) || value > 0.3)
+        return -1;
+    return (int64_t)(value * 10000 + 0.5);
+}
+
+static enum error check_catalogue(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
+{
+    struct catalogue *catalogue = NULL;
+    char why[CONFIG_ERROR_MAX];
+    enum error failed = catalogue_open(settings->probes.catalogue, &catalogue, why);
+    if (failed)
+        snprintf(error, CONFIG_ERROR_MAX, "probes.catalogue: %.400s", why);
+    else
+        catalogue_free(catalogue);
+    return failed;
+}
 
 static enum error check_networks(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
 {
@@ -166,12 +198,18 @@ enum error settings_check(const struct settings *settings, char error[static CON
         why = "link_tls: cert and key go together";
     else if (settings->probes.reprobe_min_s > settings->probes.reprobe_max_s)
         why = "probes.reprobe_min_s: is larger than probes.reprobe_max_s";
+    else if (bps_of(settings->probes.check_answers) < 0)
+        why = "probes.check_answers: must be a number from 0 to 0.3";
+    else if (settings->probes.newcomer_exposure_usd_nano < 0)
+        why = "probes.newcomer_exposure_usd: must be an amount";
     for (size_t i = 0; i < settings->aliases.count && !why; i++) {
         if (!*settings->aliases.pairs[i].value)
             why = "models.aliases: a model's name is empty";
     }
-    if (!why)
-        return check_networks(settings, error);
+    if (!why) {
+        enum error failed = check_networks(settings, error);
+        return failed ? failed : check_catalogue(settings, error);
+    }
     snprintf(error, CONFIG_ERROR_MAX, "%s", why);
     return ERR_BAD_INPUT;
 }
@@ -208,6 +246,11 @@ void settings_free(struct settings *settings)
         return;
     config_free(rows, settings);
     *settings = (struct settings){.threads = 0};
+}
+
+int64_t settings_check_answers_bps(const struct settings *settings)
+{
+    return bps_of(settings->probes.check_answers);
 }
 
 int64_t settings_take_bps(const struct settings *settings, struct str supplier)

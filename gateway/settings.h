@@ -5,6 +5,7 @@
 #include "core/config.h"
 
 enum settings_probe { PROBE_REQUIRED, PROBE_REPORT, PROBE_OFF };
+enum settings_mismatch { MISMATCH_RECLASS, MISMATCH_SUSPEND };
 enum settings_settle { SETTLE_JOURNAL, SETTLE_REDIS };
 
 struct settings_take_rate {
@@ -35,7 +36,11 @@ struct settings {
     struct {
         char *catalogue;
         int admission; /* enum settings_probe */
+        int mismatch;  /* enum settings_mismatch */
         int64_t reprobe_min_s, reprobe_max_s;
+        char *check_answers; /* decimal; see settings_check_answers_bps */
+        int64_t newcomer_exposure_usd_nano;
+        int canaries, slot; /* 0: off, 1: on */
     } probes;
     struct {
         int settle;                    /* enum settings_settle */
@@ -58,6 +63,8 @@ MUST_CHECK enum error settings_check(const struct settings *settings, char error
 MUST_CHECK bool settings_reference(struct buf *to);
 void settings_free(struct settings *settings); /* what it owns; accepts NULL */
 
+/* How many of 10,000 answers are checked on another worker: 0 .. 3000. */
+int64_t settings_check_answers_bps(const struct settings *settings);
 /* The supplier's take rate in basis points: its own row, else the row "*", else 0. */
 int64_t settings_take_bps(const struct settings *settings, struct str supplier);
 

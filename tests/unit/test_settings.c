@@ -46,6 +46,12 @@ static void check_defaults(const struct settings *settings)
     assert_int_equal(settings->limits.body_min_bps, 1024);
     assert_int_equal(settings->limits.write_stall_ms, 60000);
     assert_int_equal(settings->probes.admission, PROBE_REQUIRED);
+    assert_int_equal(settings->probes.mismatch, MISMATCH_RECLASS);
+    assert_int_equal(settings->probes.reprobe_min_s, 300);
+    assert_int_equal(settings->probes.reprobe_max_s, 3600);
+    assert_int_equal(settings_check_answers_bps(settings), 100);
+    assert_int_equal(settings->probes.newcomer_exposure_usd_nano, 1000000000);
+    assert_true(settings->probes.canaries && settings->probes.slot);
     assert_int_equal(settings->pricing.settle, SETTLE_JOURNAL);
     assert_int_equal(settings->pricing.take_rates.count, 1);
     assert_int_equal(settings_take_bps(settings, STR("anyone")), 1000);
@@ -85,7 +91,8 @@ static void everything(void **state)
              "listen: \"[::1]:9000\"\ndata_dir: /srv/sluice\nthreads: 4\nredis: {url: \"unix:///run/r.sock\"}\n"
              "link_listen: 0.0.0.0:9001\nlink_advertise: gate.example:9001\nlink_tls: {cert: c.pem, key: k.pem}\n"
              "limits:\n  body_bytes: 8MiB\n  queue_wait_ms: 5s\n  head_ms: \"250 ms\"\n"
-             "probes: {catalogue: c.yaml, admission: off, reprobe_min_s: 5, reprobe_max_s: 5}\n"
+             "probes: {catalogue: /dev/null, admission: off, reprobe_min_s: 5, reprobe_max_s: 5, mismatch: suspend,\n"
+             "  check_answers: 0.3, newcomer_exposure_usd: \"0.25\", canaries: off, slot: off}\n"
              "pricing:\n  settle: redis\n  take_rates:\n    - {supplier: acme, bps: 0}\n    - supplier: '*'\n      "
              "bps: 250\n"
              "models: {aliases: {gpt-4o-mini: gemma-3-270m, \"7\": seven}}\nmetrics: {token: env:TEST_SETTINGS_TOKEN}\n"
@@ -106,6 +113,11 @@ static void everything(void **state)
     assert_int_equal(settings.limits.queue_wait_ms, 5000);
     assert_int_equal(settings.limits.head_ms, 250);
     assert_int_equal(settings.probes.admission, PROBE_OFF);
+    assert_string_equal(settings.probes.catalogue, "/dev/null");
+    assert_int_equal(settings.probes.mismatch, MISMATCH_SUSPEND);
+    assert_int_equal(settings_check_answers_bps(&settings), 3000);
+    assert_int_equal(settings.probes.newcomer_exposure_usd_nano, 250000000);
+    assert_false(settings.probes.canaries || settings.probes.slot);
     assert_int_equal(settings.pricing.settle, SETTLE_REDIS);
     assert_int_equal(settings_take_bps(&settings, STR("acme")), 0);
     assert_int_equal(settings_take_bps(&settings, STR("other")), 250);
@@ -179,6 +191,11 @@ static void errors(void **state)
         {"link_tls: {cert: x}\n", ": link_tls: cert and key go together"},
         {"probes: {reprobe_min_s: 10, reprobe_max_s: 5}\n",
          ": probes.reprobe_min_s: is larger than probes.reprobe_max_s"},
+        {"probes: {check_answers: 0.31}\n", ": probes.check_answers: must be a number from 0 to 0.3"},
+        {"probes: {check_answers: often}\n", ": probes.check_answers: must be a number from 0 to 0.3"},
+        {"probes: {newcomer_exposure_usd: \"\"}\n", ": probes.newcomer_exposure_usd: must be an amount"},
+        {"probes: {slot: true}\n", ":1: probes.slot: must be one of off, on"},
+        {"probes: {catalogue: /nonexistent/c.yaml}\n", ": probes.catalogue: /nonexistent/c.yaml: cannot be read"},
         {"networks: [{adapter: native}]\n", ":1: networks[0]: lacks 'id'"},
         {"networks: [{id: '', adapter: native}]\n", ": networks[0].id: must not be empty"},
         {"networks: [{id: a, adapter: vast}]\n", ": networks[0].adapter: adapter vast is not built in"},
@@ -216,6 +233,20 @@ static void files(void **state)
     assert_string_equal(error, "/nonexistent/sluice.yaml: cannot be read");
     assert_int_equal(settings_load("/dev/zero", &settings, error), ERR_TOO_LARGE);
     assert_string_equal(error, "/dev/zero: larger than a configuration may be");
+}
+
+/* What is wrong in the catalogue is told with its own file and line. */
+static void catalogue_file(void **state)
+{
+    (void)state;
+    char error[CONFIG_ERROR_MAX], catalogue[64], text[128];
+    struct settings settings;
+    strcpy(catalogue, file_of("classes:\n  - name: nvidia/l4-24\n    pass: 200\n"));
+    snprintf(text, sizeof(text), "probes: {catalogue: %s}\n", catalogue);
+    assert_int_equal(load(text, &settings, error), ERR_BAD_INPUT);
+    snprintf(text, sizeof(text), ": probes.catalogue: %s:3: classes[0].pass: unknown key", catalogue);
+    assert_string_equal(error, text);
+    unlink(catalogue);
 }
 
 static void options(void **state)
@@ -260,8 +291,9 @@ static void reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults), cmocka_unit_test(everything), cmocka_unit_test(errors),
-        cmocka_unit_test(files),    cmocka_unit_test(options),    cmocka_unit_test(reference),
+        cmocka_unit_test(defaults),  cmocka_unit_test(everything), cmocka_unit_test(errors),
+        cmocka_unit_test(files),     cmocka_unit_test(options),    cmocka_unit_test(catalogue_file),
+        cmocka_unit_test(reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
