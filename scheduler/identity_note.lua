@@ -5,7 +5,7 @@
 -- identity its digest and its kind ('host' is never banned).
 -- Answers the worst of any of them after that: bad of the four dimensions decayed to now (half-life 30 days), bans so
 -- far, the end of the ban (Unix ms, 0 for none), its reason.
-local MONTH, BAD_MAX, PRUNED = 30 * 24 * 3600 * 1000, 1000, 100
+local MONTH, COUNT_MAX, PRUNED = 30 * 24 * 3600 * 1000, 1000, 100
 local names = {'bad_hardware', 'bad_correctness', 'bad_availability', 'bad_network'}
 local bans, due = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
@@ -23,7 +23,7 @@ for k = 3, #KEYS do
     local keep = now > at and 2 ^ (-(now - at) / MONTH) or 1
     local one = {}
     for i = 1, 4 do
-        one[i] = math.min(BAD_MAX, (tonumber(have[4 + i]) or 0) * keep + tonumber(ARGV[i]))
+        one[i] = math.min(COUNT_MAX, (tonumber(have[4 + i]) or 0) * keep + tonumber(ARGV[i]))
         worst[i] = math.max(worst[i], one[i])
     end
     most = math.max(most, tonumber(have[2]) or 0)

@@ -1,10 +1,7 @@
 /* The posterior of a dimension is Beta(2 + good, 2 + bad); its score is mean - 1.64 deviations (the normal
  * approximation), which with these priors stays monotone in good and bad over the whole range once it is clipped at 0.
  * The score of nobody is 0.13, after an admission (weight 3) 0.45: below everybody who serves well for a while, so that
- * a new name never pays.
- *
- * Why the bound of 24: good 24 and the 20 of one wrong answer give Beta(26, 22), a score of 0.42, which is below a
- * newcomer's 0.45; every history scores less. */
+ * a new name never pays. */
 #include "scheduler/reputation.h"
 
 #include <assert.h>
@@ -14,6 +11,7 @@
 #define DEVIATIONS 1.64
 #define WRONG_TIMES 20.0
 #define MISMATCH_WEIGHT 10.0
+#define MISMATCH_FORFEIT 0.5
 #define CALL_UNIT_USD_NANO 1e7 /* a cent: a call of that value weighs the most */
 #define CALL_MOST 0.5
 #define CALL_LEAST 0.01
@@ -61,7 +59,7 @@ static double weight_of(enum verify_purpose purpose)
 
 struct reputation_evidence reputation_of_proof(enum verify_purpose purpose, double credit, bool has_network)
 {
-    struct reputation_evidence evidence = {{0}, {0}};
+    struct reputation_evidence evidence = {.good = {0}};
     double weight = weight_of(purpose);
     credit = clip(credit, 1);
     evidence.good[REPUTATION_HARDWARE] = weight * credit;
@@ -74,35 +72,37 @@ struct reputation_evidence reputation_of_proof(enum verify_purpose purpose, doub
 
 struct reputation_evidence reputation_of_wrong(enum verify_purpose purpose)
 {
-    struct reputation_evidence evidence = {{0}, {0}};
+    struct reputation_evidence evidence = {.good = {0}};
     double weight = weight_of(purpose), spot = weight_of(VERIFY_SPOT);
     evidence.bad[REPUTATION_HARDWARE] = WRONG_TIMES * (weight > spot ? weight : spot);
     evidence.bad[REPUTATION_CORRECTNESS] = evidence.bad[REPUTATION_HARDWARE];
+    evidence.forfeit[REPUTATION_HARDWARE] = evidence.forfeit[REPUTATION_CORRECTNESS] = 1;
     return evidence;
 }
 
 struct reputation_evidence reputation_of_late(enum verify_purpose purpose)
 {
-    struct reputation_evidence evidence = {{0}, {0}};
+    struct reputation_evidence evidence = {.good = {0}};
     evidence.bad[REPUTATION_AVAILABILITY] = weight_of(purpose);
     return evidence;
 }
 
 struct reputation_evidence reputation_of_mismatch(void)
 {
-    struct reputation_evidence evidence = {{0}, {0}};
+    struct reputation_evidence evidence = {.good = {0}};
     evidence.bad[REPUTATION_CORRECTNESS] = MISMATCH_WEIGHT;
+    evidence.forfeit[REPUTATION_CORRECTNESS] = MISMATCH_FORFEIT;
     return evidence;
 }
 
 struct reputation_evidence reputation_of_calls(uint64_t done, uint64_t failed, int64_t value_usd_nano)
 {
-    struct reputation_evidence evidence = {{0}, {0}};
+    struct reputation_evidence evidence = {.good = {0}};
     double mean = done && value_usd_nano > 0 ? (double)value_usd_nano / (double)done : 0;
     double weight = clip(0.5 * log2(1 + mean / CALL_UNIT_USD_NANO), CALL_MOST);
     double good = weight > CALL_LEAST ? weight : CALL_LEAST, bad = weight > FAILURE_LEAST ? weight : FAILURE_LEAST;
-    evidence.good[REPUTATION_AVAILABILITY] = clip((double)done * good, REPUTATION_GOOD_MAX);
-    evidence.bad[REPUTATION_AVAILABILITY] = clip((double)failed * bad, REPUTATION_BAD_MAX);
+    evidence.good[REPUTATION_AVAILABILITY] = clip((double)done * good, REPUTATION_COUNT_MAX);
+    evidence.bad[REPUTATION_AVAILABILITY] = clip((double)failed * bad, REPUTATION_COUNT_MAX);
     return evidence;
 }
 
@@ -111,6 +111,7 @@ void reputation_merge(struct reputation_evidence *evidence, const struct reputat
     for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++) {
         evidence->good[i] += more->good[i];
         evidence->bad[i] += more->bad[i];
+        evidence->forfeit[i] = 1 - (1 - clip(evidence->forfeit[i], 1)) * (1 - clip(more->forfeit[i], 1));
     }
 }
 
@@ -127,8 +128,8 @@ struct reputation reputation_at(const struct reputation *reputation, int64_t now
     double keep_good = kept(now.at_ms, now_ms, (double)REPUTATION_GOOD_HALF_LIFE_MS);
     double keep_bad = kept(now.at_ms, now_ms, (double)REPUTATION_BAD_HALF_LIFE_MS);
     for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++) {
-        now.good[i] = clip(now.good[i], REPUTATION_GOOD_MAX) * keep_good;
-        now.bad[i] = clip(now.bad[i], REPUTATION_BAD_MAX) * keep_bad;
+        now.good[i] = clip(now.good[i], REPUTATION_COUNT_MAX) * keep_good;
+        now.bad[i] = clip(now.bad[i], REPUTATION_COUNT_MAX) * keep_bad;
     }
     if (now_ms > now.at_ms)
         now.at_ms = now_ms;
@@ -139,8 +140,10 @@ void reputation_add(struct reputation *reputation, const struct reputation_evide
 {
     *reputation = reputation_at(reputation, now_ms);
     for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++) {
-        reputation->good[i] = clip(reputation->good[i] + clip(evidence->good[i], INFINITY), REPUTATION_GOOD_MAX);
-        reputation->bad[i] = clip(reputation->bad[i] + clip(evidence->bad[i], INFINITY), REPUTATION_BAD_MAX);
+        double good = reputation->good[i] * (1 - clip(evidence->forfeit[i], 1)) + clip(evidence->good[i], INFINITY);
+        double bad = reputation->bad[i] + clip(evidence->bad[i], INFINITY);
+        reputation->good[i] = clip(good, REPUTATION_COUNT_MAX);
+        reputation->bad[i] = clip(bad, REPUTATION_COUNT_MAX);
     }
 }
 

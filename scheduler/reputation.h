@@ -4,9 +4,9 @@
  * correctness. The total is the weighted geometric mean of the four scores, and never more than the least of hardware
  * and correctness: nothing but the gateway's own checks can lift a worker, however much it serves or is paid.
  *
- * Good counts fade with a half-life of 7 days and saturate at REPUTATION_GOOD_MAX, bad ones fade with 30 days: whatever
- * a worker has proven before, one wrong answer puts it below a newcomer. The script beside worker_store.c computes the
- * same. */
+ * Good counts fade with a half-life of 7 days, bad ones with 30. A wrong answer forfeits all the good in hardware and
+ * correctness: whatever a worker has proven before, it then stands below a newcomer until it has proven itself anew.
+ * The script beside worker_store.c computes the same. */
 #ifndef SLUICE_SCHEDULER_REPUTATION_H
 #define SLUICE_SCHEDULER_REPUTATION_H
 
@@ -24,8 +24,7 @@ enum reputation_dimension {
 };
 const char *reputation_dimension_name(enum reputation_dimension dimension); /* "hardware", ... */
 
-#define REPUTATION_GOOD_MAX 24.0  /* of a dimension */
-#define REPUTATION_BAD_MAX 1000.0 /* so that a flood of failures is forgotten within a year */
+#define REPUTATION_COUNT_MAX 1000.0 /* of good and of bad, so that no flood is remembered for years */
 #define REPUTATION_GOOD_HALF_LIFE_MS (INT64_C(7) * 24 * 3600 * 1000)
 #define REPUTATION_BAD_HALF_LIFE_MS (INT64_C(30) * 24 * 3600 * 1000)
 
@@ -34,20 +33,25 @@ struct reputation {
     int64_t at_ms;                                                  /* when they were last decayed */
 };
 
-/* What one observation adds. */
+/* What one observation changes: a share of the good so far is forfeited, then counts are added. */
 struct reputation_evidence {
     double good[REPUTATION_DIMENSIONS], bad[REPUTATION_DIMENSIONS];
+    double forfeit[REPUTATION_DIMENSIONS]; /* [0, 1] */
 };
 
 /* A proof whose answers were all right. credit: proven_credit() of its rates, [0, 1]; 1 for a class without floors.
  * has_network: pings or transfers were measured. Weights: admission 3, spot check 1, beside a lease 0.5. */
 struct reputation_evidence reputation_of_proof(enum verify_purpose purpose, double credit, bool has_network);
-/* A wrong answer: 20 times the weight, and never less than of a spot check, against hardware and correctness. */
+/* A wrong answer: 20 times the weight, and never less than of a spot check, against hardware and correctness, whose
+ * good is forfeited. */
 struct reputation_evidence reputation_of_wrong(enum verify_purpose purpose);
 struct reputation_evidence reputation_of_late(enum verify_purpose purpose); /* no answer in time: availability alone */
-struct reputation_evidence reputation_of_mismatch(void); /* a job's answer that a referee found wrong */
+/* A job's answer that a referee found wrong: half of the good in correctness is forfeited. Milder than a wrong proof,
+ * for answers of models are compared with a tolerance. */
+struct reputation_evidence reputation_of_mismatch(void);
 /* Calls that ended well and calls that the worker failed; value: what the good ones cost, in USD nano. */
 struct reputation_evidence reputation_of_calls(uint64_t done, uint64_t failed, int64_t value_usd_nano);
+/* Both together. */
 void reputation_merge(struct reputation_evidence *evidence, const struct reputation_evidence *more);
 
 void reputation_add(struct reputation *reputation, const struct reputation_evidence *evidence, int64_t now_ms);

@@ -269,11 +269,13 @@ static enum error add(struct redis *redis, struct str id, const struct addition 
         record_put_double(&words, NULL, addition->evidence.good[i]);
     for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
         record_put_double(&words, NULL, addition->evidence.bad[i]);
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
+        record_put_double(&words, NULL, addition->evidence.forfeit[i]);
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
+        record_put_double(&words, NULL, addition->bad_least[i]);
     for (size_t i = 0; i < addition->payment_count; i++)
         earned += addition->payments[i].value_usd_nano > 0 ? (uint64_t)addition->payments[i].value_usd_nano : 0;
     record_put_u64(&words, NULL, earned);
-    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
-        record_put_double(&words, NULL, addition->bad_least[i]);
     for (size_t i = 0; i < addition->payment_count; i++) {
         const struct worker_payment *payment = &addition->payments[i];
         const struct reputation_evidence calls = reputation_of_calls(payment->done, 0, payment->value_usd_nano);

@@ -138,7 +138,7 @@ static void bad_counts_fade(void **state)
     assert_true(strtoll(look("PTTL sl:{ident}:%s", device.digest), NULL, 10) > 300 * DAY);
     for (int i = 0; i < 60; i++)
         blame(&device, 1, NULL);
-    assert_true(learn(&device, 1)->bad[REPUTATION_HARDWARE] <= REPUTATION_BAD_MAX);
+    assert_true(learn(&device, 1)->bad[REPUTATION_HARDWARE] <= REPUTATION_COUNT_MAX);
 }
 
 static void bans_are_listed_and_lifted(void **state)
