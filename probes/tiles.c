@@ -1,6 +1,8 @@
 #include "probes/tiles.h"
 
 #include "probes/stream.h"
+#include "probes/tiles_forms.h"
+#include "probes/vector.h"
 
 #include <string.h>
 
@@ -26,7 +28,8 @@ void pass_key_make(const uint32_t key[8], uint32_t ret[PROBE_PASS_KEY_WORDS])
     memcpy(ret + PROBE_TILE_WORDS, rest, (PROBE_PASS_KEY_WORDS - PROBE_TILE_WORDS) * sizeof(*ret));
 }
 
-void tile_nh(const uint32_t tile[PROBE_TILE_WORDS], const uint32_t key[PROBE_PASS_KEY_WORDS], uint64_t ret[2])
+static void tile_nh_portable(const uint32_t tile[PROBE_TILE_WORDS], const uint32_t key[PROBE_PASS_KEY_WORDS],
+                             uint64_t ret[2])
 {
     uint64_t sum0 = 0, sum1 = 0;
     for (uint32_t i = 0; i < PROBE_TILE_WORDS; i += 2) {
@@ -35,6 +38,22 @@ void tile_nh(const uint32_t tile[PROBE_TILE_WORDS], const uint32_t key[PROBE_PAS
     }
     ret[0] = sum0;
     ret[1] = sum1;
+}
+
+void tile_nh(const uint32_t tile[PROBE_TILE_WORDS], const uint32_t key[PROBE_PASS_KEY_WORDS], uint64_t ret[2])
+{
+    switch (probe_vector_now()) {
+#if defined(__x86_64__)
+    case PROBE_VECTOR_AVX512:
+        tile_nh_avx512(tile, key, ret);
+        return;
+    case PROBE_VECTOR_AVX2:
+        tile_nh_avx2(tile, key, ret);
+        return;
+#endif
+    default:
+        tile_nh_portable(tile, key, ret);
+    }
 }
 
 void walk_key_make(const uint32_t key[8], uint32_t ret[PROBE_WALK_KEY_WORDS])
