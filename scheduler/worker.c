@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define HEARTBEAT_MAX_NS (5 * NS_PER_S)
 #define FAILURES_IN_ROW 3
@@ -267,4 +268,20 @@ bool worker_refused_lately(const struct worker *worker, int64_t now_ns)
 {
     int64_t refused = atomic_load_explicit(&worker->refused_ns, memory_order_relaxed);
     return refused != 0 && now_ns - refused < REFUSED_PAUSE_NS;
+}
+
+unsigned long long worker_address_block(const uint8_t *address, bool is_v6)
+{
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    static const uint8_t loopback[16] = {[15] = 1};
+    unsigned long long block = 0;
+    if (is_v6 && memcmp(address, mapped, sizeof(mapped)) == 0) {
+        address += sizeof(mapped);
+        is_v6 = false;
+    }
+    if (is_v6 ? memcmp(address, loopback, sizeof(loopback)) == 0 : address[0] == 127)
+        return 0;
+    for (size_t i = 0; i < (is_v6 ? 6u : 3u); i++)
+        block = block << 8 | address[i];
+    return (is_v6 ? 6ull : 4ull) << 56 | block;
 }

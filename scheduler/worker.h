@@ -43,6 +43,7 @@ struct worker {
     atomic_uint ttfb_samples;     /* in ttfb_typical_ns, counted up to its span */
     atomic_llong ended_ns;        /* when a call of ours last ended */
     atomic_llong refused_ns;      /* when it last refused a call as full; 0: never */
+    atomic_ullong address_block; /* of its last link: 4 << 56 | IPv4 /24, 6 << 56 | IPv6 /48; 0: loopback or none yet */
     /* ejection (worker.c) */
     atomic_uint failures_in_row;
     atomic_uint outcome_next;
@@ -90,5 +91,8 @@ double worker_ttfb_ns(const struct worker *worker, int64_t now_ns, int64_t prior
 int worker_load(const struct worker *worker);
 /* The slow mean of the time to first byte; 0 while fewer than three samples back it. */
 double worker_typical_ttfb_ns(const struct worker *worker);
+
+/* The block of an address (4 or 16 bytes, network order): what one operator's machines tend to share. */
+unsigned long long worker_address_block(const uint8_t *address, bool is_v6);
 
 #endif

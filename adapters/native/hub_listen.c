@@ -165,6 +165,23 @@ static unsigned reactor_for(const struct hub *hub, struct known *known)
     return best;
 }
 
+/* Of the other end; see struct worker. */
+static unsigned long long address_block(int fd)
+{
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof(peer);
+    uint8_t bytes[16];
+    if (getpeername(fd, (struct sockaddr *)&peer, &len) != 0)
+        return 0;
+    if (peer.ss_family == AF_INET)
+        memcpy(bytes, &((const struct sockaddr_in *)(const void *)&peer)->sin_addr, 4);
+    else if (peer.ss_family == AF_INET6)
+        memcpy(bytes, &((const struct sockaddr_in6 *)(const void *)&peer)->sin6_addr, 16);
+    else
+        return 0;
+    return worker_address_block(bytes, peer.ss_family == AF_INET6);
+}
+
 static void hand_over(struct greeting *greeting, struct worker *worker, struct str boot)
 {
     struct hub *hub = greeting->hub;
@@ -177,6 +194,7 @@ static void hand_over(struct greeting *greeting, struct worker *worker, struct s
     const struct handover handover = {
         .fd = greeting->io.fd, .ssl = greeting->ssl, .slots = known->slots, .number = ++hub->next_number};
     loop_remove(hub->loop, &greeting->io);
+    atomic_store(&worker->address_block, address_block(greeting->io.fd));
     if (answer(greeting, &(struct link_answer){.is_taken = true, .reactor = reactor})) {
         unsigned long long before = atomic_exchange(&known->slots->number[reactor], handover.number);
         if (post(hub, reactor, worker, &handover)) {

@@ -267,6 +267,24 @@ static void many_threads(void **state)
     worker_unref(worker);
 }
 
+static void address_blocks(void **state)
+{
+    (void)state;
+    const uint8_t a[4] = {203, 0, 113, 7}, b[4] = {203, 0, 113, 200}, c[4] = {203, 0, 114, 7},
+                  local[4] = {127, 3, 0, 1};
+    const uint8_t v6[16] = {0x20, 0x01, 0x0d, 0xb8, 0, 1, 9}, v6_near[16] = {0x20, 0x01, 0x0d, 0xb8, 0, 1, 8, 8};
+    const uint8_t v6_far[16] = {0x20, 0x01, 0x0d, 0xb8, 0, 2}, v6_local[16] = {[15] = 1};
+    const uint8_t mapped[16] = {[10] = 0xff, [11] = 0xff, [12] = 203, [13] = 0, [14] = 113, [15] = 9};
+    assert_true(worker_address_block(a, false) == worker_address_block(b, false));
+    assert_true(worker_address_block(a, false) != worker_address_block(c, false));
+    assert_true(worker_address_block(a, false) == worker_address_block(mapped, true));
+    assert_true(worker_address_block(local, false) == 0);
+    assert_true(worker_address_block(v6, true) == worker_address_block(v6_near, true));
+    assert_true(worker_address_block(v6, true) != worker_address_block(v6_far, true));
+    assert_true(worker_address_block(v6, true) != 0);
+    assert_true(worker_address_block(v6_local, true) == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +299,7 @@ int main(void)
         cmocka_unit_test(span_doubles_and_is_forgotten),
         cmocka_unit_test(never_the_last_replica),
         cmocka_unit_test(ramp),
+        cmocka_unit_test(address_blocks),
         cmocka_unit_test(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
