@@ -196,10 +196,9 @@ enum error worker_store_prove(struct redis *redis, struct str id, uint64_t expec
     struct ask *ask = NULL;
     char key[KEY_MAX], list[KEY_MAX], digest[SHA256_HEX];
     const struct admission *admission = verdict->admission;
-    struct str receipt = verdict->receipt.len > 0 ? verdict->receipt : STR("");
     struct str previous = verdict->previous.ptr ? verdict->previous : STR("");
     if (!admission_is_storable(admission) || admission->token <= expect_token ||
-        (verdict->proof && !proof_is_storable(verdict->proof)))
+        (verdict->proof && !proof_is_storable(verdict->proof)) || verdict->receipt_count > WORKER_RECEIPTS_MAX)
         return ERR_BAD_INPUT;
     enum error error = ask_new(redis, id, ctx, &ask);
     if (error)
@@ -211,15 +210,17 @@ enum error worker_store_prove(struct redis *redis, struct str id, uint64_t expec
     words.words[1] = str_of(list);
     record_put_u64(&words, NULL, expect_token);
     record_put_u64(&words, NULL, admission->token);
-    words.words[words.count++] = receipt;
     words.words[words.count++] = previous;
     record_put_u64(&words, NULL, PROOF_STORE_MAX);
     record_put_u64(&words, NULL, PROOF_STORE_MS);
+    record_put_u64(&words, NULL, verdict->receipt_count);
+    for (size_t i = 0; i < verdict->receipt_count; i++)
+        words.words[words.count++] = verdict->receipts[i];
     record_put_admission(&words, admission);
     if (verdict->proof)
         record_put_proof(&words, verdict->proof);
-    if (receipt.len > 0) {
-        crypto_sha256_hex(receipt, digest);
+    if (verdict->receipt_count > 0) {
+        crypto_sha256_hex(verdict->receipts[verdict->receipt_count - 1], digest);
         record_put_receipt(&words, digest);
     }
     return started(ask, redis_run(redis, &admit_script, on_admitted, ask, 2, words.count - 2, words.words));

@@ -54,13 +54,17 @@ MUST_CHECK enum error worker_store_get(struct redis *redis, struct str id, worke
 MUST_CHECK enum error worker_store_admit(struct redis *redis, struct str id, uint64_t expect_token,
                                          const struct admission *admission, worker_stored_fn *done, void *ctx);
 /* As worker_store_admit, with what else came of a proof in the same step. proof: the new summary (its receipt_sha256
- * does not count), or NULL: the old one stays. receipt: signed JSON, absent for none; its SHA-256 becomes the record's
- * proof.receipt_sha256. previous: what the receipt names as the one before it, the record's proof.receipt_sha256; if
- * the stored one is another, nothing is stored: ERR_MISMATCH, as with the token. proof_store.h reads receipts. */
+ * does not count), or NULL: the old one stays. receipts: signed JSON, at most WORKER_RECEIPTS_MAX, each naming the one
+ * before it; the last one's SHA-256 becomes the record's proof.receipt_sha256. previous: what the first names, the
+ * record's proof.receipt_sha256; if the stored one is another, nothing is stored: ERR_MISMATCH, as with the token.
+ * proof_store.h reads receipts. */
+#define WORKER_RECEIPTS_MAX 16 /* one a device */
 struct worker_verdict {
     const struct admission *admission;
     const struct worker_proof *proof;
-    struct str receipt, previous;
+    struct str previous;
+    const struct str *receipts;
+    size_t receipt_count;
 };
 MUST_CHECK enum error worker_store_prove(struct redis *redis, struct str id, uint64_t expect_token,
                                          const struct worker_verdict *verdict, worker_stored_fn *done, void *ctx);

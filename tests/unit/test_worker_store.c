@@ -411,7 +411,7 @@ static enum error prove(struct worker_record *record, const struct worker_proof 
     struct answer answer;
     struct admission next = record->admission;
     next.token++;
-    const struct worker_verdict verdict = {&next, proof, receipt, str_of(record->proof.receipt_sha256)};
+    const struct worker_verdict verdict = {&next, proof, str_of(record->proof.receipt_sha256), &receipt, 1};
     wait_for(
         worker_store_prove(fixture.redis, str_of(record->id), record->admission.token, &verdict, on_stored, &answer),
         answer);
@@ -471,6 +471,34 @@ static void a_proof_is_stored_with_its_receipt(void **state)
     struct answer answer = {0};
     assert_int_equal(proof_store_list(fixture.redis, STR("wrk_}{"), 0, 1, on_list, &answer), ERR_BAD_INPUT);
     assert_int_equal(proof_store_list(fixture.redis, str_of(record.id), 0, 0, on_list, &answer), ERR_BAD_INPUT);
+}
+
+static void several_receipts_come_at_once(void **state)
+{
+    (void)state;
+    struct worker_record record = new_record();
+    struct answer answer;
+    char digest[SHA256_HEX];
+    struct str texts[] = {STR("{\"n\":1}"), STR("{\"n\":2}"), STR("{\"n\":3}")}, many[WORKER_RECEIPTS_MAX + 1];
+    assert_int_equal(put(&record), ERR_NONE);
+    struct admission next = record.admission;
+    next.token++;
+    struct worker_verdict verdict = {&next, NULL, STR(""), texts, 3};
+    wait_for(worker_store_prove(fixture.redis, str_of(record.id), record.admission.token, &verdict, on_stored, &answer),
+             answer);
+    assert_int_equal(answer.error, ERR_NONE);
+    list(record.id, 0, 10);
+    assert_int_equal(listed.count, 3);
+    assert_string_equal(listed.texts[0], "{\"n\":3}");
+    assert_string_equal(listed.texts[2], "{\"n\":1}");
+    crypto_sha256_hex(texts[2], digest);
+    assert_string_equal(get(record.id).record.proof.receipt_sha256, digest);
+    for (size_t i = 0; i <= WORKER_RECEIPTS_MAX; i++)
+        many[i] = texts[0];
+    verdict.receipts = many;
+    verdict.receipt_count = WORKER_RECEIPTS_MAX + 1;
+    assert_int_equal(worker_store_prove(fixture.redis, str_of(record.id), 1, &verdict, on_stored, &answer),
+                     ERR_BAD_INPUT);
 }
 
 static void old_receipts_go(void **state)
@@ -571,6 +599,7 @@ int main(void)
         cmocka_unit_test_setup(no_payer_has_more_than_a_quarter, fixture_empty),
         cmocka_unit_test_setup(bad_counts_are_inherited, fixture_empty),
         cmocka_unit_test_setup(a_proof_is_stored_with_its_receipt, fixture_empty),
+        cmocka_unit_test_setup(several_receipts_come_at_once, fixture_empty),
         cmocka_unit_test_setup(old_receipts_go, fixture_empty),
         cmocka_unit_test_setup(all_workers, fixture_empty),
         cmocka_unit_test_setup(what_is_open_ends_with_the_connection, fixture_empty),
