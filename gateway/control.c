@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,8 @@
 #define READ_ALL_TICKS 30
 #define SETTLED_SIGNS (GATEWAYS_LIFE_MS / 1000 + 1)
 #define ANSWER_OLD_NS (5 * NS_PER_S)
-#define VERIFY_THREADS 1
+#define VERIFY_THREADS 2
+#define CHAIN_THREADS 1
 #define VERIFY_QUEUE 512
 
 /* -- money ------------------------------------------------------------------------------------------------------- */
@@ -220,6 +222,32 @@ static enum error take_aliases(struct control *control)
     return ERR_NONE;
 }
 
+/* What proofs need. */
+static enum error open_proofs(struct control *control)
+{
+    char error[CONFIG_ERROR_MAX], path[PATH_MAX];
+    struct buf text;
+    enum error code = catalogue_open(control->settings->probes.catalogue, &control->catalogue, error);
+    if (code) {
+        log_error(NULL, "%s", error);
+        return code;
+    }
+    buf_init(&text, sizeof(path));
+    bool fits =
+        buf_printf(&text, "%s/proof.key", control->settings->data_dir) && str_copy(path, sizeof(path), buf_str(&text));
+    buf_free(&text);
+    code = fits ? signing_key_load(path, &control->proof_key) : ERR_TOO_LARGE;
+    if (code) {
+        log_error(NULL, "cannot read or make the key of receipts %s/proof.key: %s", control->settings->data_dir,
+                  error_text(code));
+        return code;
+    }
+    code = chain_pool_open(CHAIN_THREADS, &control->chain_pool);
+    if (!code)
+        code = verify_pool_open(control->loop, VERIFY_THREADS, VERIFY_QUEUE, &control->pool);
+    return code;
+}
+
 static enum error open_parts(struct control *control, const char *redis_url)
 {
     const struct redis_options redis = {.url = redis_url};
@@ -232,7 +260,7 @@ static enum error open_parts(struct control *control, const char *redis_url)
     if (!error)
         error = registry_open(reactors, &control->registry);
     if (!error)
-        error = verify_pool_open(control->loop, VERIFY_THREADS, VERIFY_QUEUE, &control->pool);
+        error = open_proofs(control);
     if (!error)
         error = credit_gate_open(control->loop, control->redis, control->gateway->id, &control->credit_gate);
     if (!error)
@@ -319,6 +347,9 @@ struct control *control_free(struct control *control)
     redis_free(control->redis); /* completes what is open, while what it comes back to is still there */
     verify_pool_free(control->pool);
     control_runs_free(control);
+    chain_pool_free(control->chain_pool);
+    catalogue_free(control->catalogue);
+    signing_key_free(control->proof_key);
     keyring_unref(control->keyring);
     market_unref(control->market);
     registry_free(control->registry);

@@ -44,6 +44,10 @@ void control_extra(struct control *control, struct reactor *reactor,
  * the links that it dials next are not refused. */
 void control_worker_registered(struct control *control, struct reactor *reactor, const char *id,
                                void (*done)(void *ctx), void *ctx);
+/* Asks a ready worker for a proof now. done runs on the reactor's loop: ERR_NOT_FOUND: no such worker; ERR_BUSY: not
+ * now (state says why: "suspended", "not linked here"). */
+void control_prove(struct control *control, struct reactor *reactor, struct str id,
+                   void (*done)(void *ctx, enum error error, const char *state), void *ctx);
 /* From any thread. Redis answers, and the first snapshot is published. */
 bool control_is_ready(const struct control *control);
 

@@ -10,6 +10,8 @@
 #include "gateway/registry.h"
 #include "gateway/verify_pool.h"
 #include "core/tls.h"
+#include "probes/catalogue.h"
+#include "probes/identity.h"
 
 #include <stdatomic.h>
 
@@ -47,7 +49,10 @@ struct control {
     unsigned closing; /* questions of control_shut that are open */
 
     struct verify_pool *pool;
-    struct probe_run *runs; /* all that are under way */
+    struct chain_pool *chain_pool;
+    struct catalogue *catalogue;
+    struct signing_key *proof_key; /* of receipts */
+    struct probe_run *runs;        /* all that are under way */
     unsigned run_count;
 
     struct market *market; /* NULL before the first is built */
@@ -97,6 +102,10 @@ bool control_tell_gateways(struct control *control, struct str json);
 /* A link came up or time passed: probes the worker if that is due. */
 void control_consider(struct control *control, struct registry_entry *entry, enum admission_event event);
 void control_runs_free(struct control *control);
+uint32_t control_gateway_hash(const struct control *control); /* not 0 */
+struct admission_policy control_admission_policy(const struct control *control);
+uint64_t control_fresh_bits(void);
+void control_forget(void *ctx, enum error error); /* a worker_stored_fn for what may fail without harm */
 
 /* -- control_models.c -- */
 /* After a full read of the workers; the first one completes what the first snapshot needs. */

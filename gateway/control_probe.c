@@ -1,74 +1,62 @@
-/* Admission probes: claimed in Redis, sent over a link by the reactor that has it, checked in the verify pool.
+/* Proofs of workers: claimed in Redis, run over a link for all devices of a worker at once, ended by control_verdict.c.
  *
- * A run belongs to the control thread, but for the time between run_send and on_run_back, when it is the reactor's. */
-#include "gateway/control_priv.h"
+ * A claim is good for 30 s and is renewed while the run goes on, so that another gateway takes over soon when this one
+ * dies. */
+#include "gateway/control_proof.h"
 
 #include "core/clock.h"
 #include "core/log.h"
 
-#include <inttypes.h>
-#include <nghttp2/nghttp2.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define RUNS_MAX 256
-#define LOST_RUNS_MAX 5 /* in a row; then no answer counts as one that is too late */
+#define RENEW_NS (8 * NS_PER_S)
+#define RUN_LIMIT_NS (300 * NS_PER_S)
 
-struct probe_run {
-    struct probe_run *next, **link; /* of control->runs */
-    struct control *control;
-    struct worker *worker; /* a reference */
-    struct admission claim;
-    struct challenge challenge;
-    struct admission verdict; /* to be stored */
-    enum admission_event event;
-    int64_t took_ns;
-    /* the reactor's */
-    struct reactor *reactor;
-    struct h2_stream *stream;
-    struct timer deadline;
-    struct buf answer;
-    int64_t sent_ns;
-    int status;
-    bool is_late, is_too_large;
-};
-
-static struct admission_policy policy_of(const struct control *control)
-{
-    return (struct admission_policy){control->settings->probes.reprobe_min_s * 1000,
-                                     control->settings->probes.reprobe_max_s * 1000};
-}
-
-static uint64_t fresh_bits(void)
-{
-    uint64_t bits;
-    crypto_random(&bits, sizeof(bits));
-    return bits;
-}
-
-/* What happened to the worker of that record, as this gateway tells it. */
-static struct admission_news news_of(const struct control *control, const struct registry_entry *entry,
-                                     enum admission_event event)
-{
-    int64_t now_ms = clock_wall_ms();
-    return (struct admission_news){.event = event,
-                                   .now_ms = now_ms,
-                                   .random = fresh_bits(),
-                                   .gateway = (uint32_t)str_hash(str_of(control->gateway->id), 0) | 1,
-                                   .score = reputation_bound(&entry->record.reputation, now_ms)};
-}
-
-static void run_free(struct probe_run *run)
+struct registry_entry *run_entry(const struct probe_run *run)
 {
     struct registry_entry *entry = registry_find(run->control->registry, str_of(run->worker->id));
-    if (entry && entry->probe == run)
+    return entry && entry->probe == run ? entry : NULL;
+}
+
+const struct verify_report *run_report(const struct probe_run *run, unsigned device)
+{
+    return run->devices[device].session ? proof_session_report(run->devices[device].session) : NULL;
+}
+
+void run_free(struct probe_run *run)
+{
+    struct registry_entry *entry = run_entry(run);
+    if (entry)
         entry->probe = NULL;
+    slot_close(run);
+    timer_clear(run->control->loop, &run->renew);
     *run->link = run->next;
     if (run->next)
         run->next->link = run->link;
     run->control->run_count--;
+    for (unsigned i = 0; i < run->device_count; i++)
+        proof_session_free(run->devices[i].session);
     worker_unref(run->worker);
-    buf_free(&run->answer);
+    control_verdict_free(run->verdict);
     free(run);
+}
+
+void run_hold(struct probe_run *run)
+{
+    run->holds++;
+}
+
+void run_release(struct probe_run *run)
+{
+    run->holds--;
+    if (run->holds > 0 || !run->has_ended)
+        return;
+    for (unsigned i = 0; i < run->device_count; i++)
+        if (run->devices[i].session && run->devices[i].state != DEVICE_TOLD)
+            return;
+    run_free(run);
 }
 
 void control_runs_free(struct control *control)
@@ -77,174 +65,216 @@ void control_runs_free(struct control *control)
         run_free(control->runs);
 }
 
-/* The entry, unless it is gone or was made anew meanwhile. */
-static struct registry_entry *entry_of(const struct probe_run *run)
+uint32_t control_gateway_hash(const struct control *control)
 {
-    struct registry_entry *entry = registry_find(run->control->registry, str_of(run->worker->id));
-    return entry && entry->probe == run ? entry : NULL;
+    uint32_t hash = (uint32_t)str_hash(str_of(control->gateway->id), 0);
+    return hash ? hash : 1;
 }
 
-/* -- verdict ----------------------------------------------------------------------------------------------------- */
-
-static void on_reputed(void *ctx, enum error error)
+struct admission_policy control_admission_policy(const struct control *control)
 {
-    (void)ctx;
-    (void)error; /* one probe more or less */
+    return (struct admission_policy){control->settings->probes.reprobe_min_s * 1000,
+                                     control->settings->probes.reprobe_max_s * 1000};
 }
 
-static void tell_verdict(const struct probe_run *run)
+uint64_t control_fresh_bits(void)
 {
-    struct log_ctx log = {.worker = run->worker->id};
-    int64_t took_ms = run->took_ns / NS_PER_MS;
-    if (run->event == ADMISSION_PROBE_GOOD)
-        log_info(&log, "probe passed in %" PRId64 " ms", took_ms);
-    else if (run->event == ADMISSION_PROBE_LOST)
-        log_info(&log, "probe was lost on the way");
-    else
-        log_warn(&log, "suspended: %s", run->verdict.reason);
+    uint64_t bits;
+    crypto_random(&bits, sizeof(bits));
+    return bits;
 }
 
-static void on_verdict_stored(void *ctx, enum error error)
+static unsigned count_in(const struct probe_run *run, int state)
 {
-    struct probe_run *run = ctx;
-    struct control *control = run->control;
-    struct registry_entry *entry = entry_of(run);
-    if (error == ERR_NONE && entry) {
-        entry->record.admission = run->verdict;
-        tell_verdict(run);
-        control_market_check(control, entry);
-    } else if (entry && !control->is_shut) {
-        log_warn(&(struct log_ctx){.worker = run->worker->id}, "cannot store what came of a probe: %s",
-                 error_text(error));
-        control_load_worker(control, str_of(run->worker->id));
+    unsigned count = 0;
+    for (unsigned i = 0; i < run->device_count; i++)
+        count += (int)run->devices[i].state == state;
+    return count;
+}
+
+/* -- renewing the claim ------------------------------------------------------------------------------------------ */
+
+struct renewal {
+    struct probe_run *run;
+    struct admission claim;
+};
+
+static void run_lose(struct probe_run *run)
+{
+    run->is_lost = true;
+    run_hold(run);
+    for (unsigned i = 0; i < run->device_count; i++) {
+        struct proof_device *device = &run->devices[i];
+        if (device->state == DEVICE_HELD_HELLO || device->state == DEVICE_HELD_SLOT)
+            proof_session_lose(device->session);
     }
-    const struct reputation_evidence evidence =
-        run->event == ADMISSION_PROBE_GOOD   ? reputation_of_proof(run->claim.next_purpose, 1, true)
-        : run->event == ADMISSION_PROBE_LATE ? reputation_of_late(run->claim.next_purpose)
-                                             : reputation_of_wrong(run->claim.next_purpose);
-    if (error == ERR_NONE && run->event != ADMISSION_PROBE_LOST &&
-        worker_store_reputation(control->redis, str_of(run->worker->id), &evidence, on_reputed, NULL) != ERR_NONE)
-        log_debug(NULL, "reputation not told");
-    run_free(run);
+    run_release(run);
 }
 
-static void run_end(struct probe_run *run, enum admission_event event)
+static void on_renewed(void *ctx, enum error error)
 {
+    struct renewal *renewal = ctx;
+    struct probe_run *run = renewal->run;
+    struct registry_entry *entry = run_entry(run);
+    if (error == ERR_NONE) {
+        run->claim = renewal->claim;
+        if (entry)
+            entry->record.admission = run->claim;
+    } else if (error == ERR_MISMATCH) {
+        run_lose(run); /* somebody else has it */
+    }
+    free(renewal);
+    run_release(run);
+}
+
+static void on_renew(struct timer *timer)
+{
+    struct probe_run *run = container_of(timer, struct probe_run, renew);
     struct control *control = run->control;
-    struct registry_entry *entry = entry_of(run);
-    const struct admission_policy policy = policy_of(control);
-    if (!entry || control->is_shut) {
-        run_free(run);
+    const struct admission_policy policy = control_admission_policy(control);
+    const struct admission_news news = {.event = ADMISSION_PROBE_GOING_ON, .now_ms = clock_wall_ms()};
+    if (run->has_ended || control->is_shut)
         return;
-    }
-    entry->lost_runs = event == ADMISSION_PROBE_LOST ? entry->lost_runs + 1 : 0;
-    if (entry->lost_runs > LOST_RUNS_MAX)
-        event = ADMISSION_PROBE_LATE;
-    run->event = event;
-    run->verdict = run->claim;
-    const struct admission_news news = news_of(control, entry, event);
-    (void)admission_step(&run->verdict, &news, &policy);
-    if (event == ADMISSION_PROBE_GOOD)
-        run->verdict.last_probe_took_ms = run->took_ns / NS_PER_MS;
-    if (worker_store_admit(control->redis, str_of(run->worker->id), run->claim.token, &run->verdict, on_verdict_stored,
-                           run) != ERR_NONE)
-        run_free(run); /* another try comes when the claim has run out */
+    if (loop_now(control->loop) - run->started_ns > RUN_LIMIT_NS)
+        run_lose(run);
+    struct renewal *renewal = malloc(sizeof(*renewal));
+    timer_set(control->loop, timer, loop_now(control->loop) + RENEW_NS);
+    if (!renewal)
+        return;
+    *renewal = (struct renewal){run, run->claim};
+    (void)admission_step(&renewal->claim, &news, &policy);
+    if (worker_store_admit(control->redis, str_of(run->worker->id), run->claim.token, &renewal->claim, on_renewed,
+                           renewal) == ERR_NONE)
+        run_hold(run);
+    else
+        free(renewal);
 }
 
-static void on_checked(void *ctx, enum error error, bool is_right)
+/* -- the sessions ------------------------------------------------------------------------------------------------ */
+
+static void device_done(struct proof_device *device)
+{
+    struct probe_run *run = device->run;
+    device->state = DEVICE_DONE;
+    slot_leave(device);
+    if (count_in(run, DEVICE_DONE) == run->device_count) {
+        run->has_ended = true;
+        timer_clear(run->control->loop, &run->renew);
+        control_verdict(run);
+    }
+}
+
+static bool is_forsaken(const struct probe_run *run)
+{
+    return run->is_lost || run->control->is_shut || !run_entry(run);
+}
+
+static void go_on_after_hello(struct probe_run *run)
+{
+    run_hold(run); /* losing the last session ends the run */
+    for (unsigned i = 0; i < run->device_count; i++) {
+        struct proof_device *device = &run->devices[i];
+        if (device->state != DEVICE_HELD_HELLO)
+            continue;
+        if (is_forsaken(run) || run->has_changed || run->refusal[0]) {
+            proof_session_lose(device->session);
+        } else {
+            device->state = DEVICE_RUNS;
+            proof_session_go_on(device->session);
+        }
+    }
+    run_release(run);
+}
+
+static void on_identified(void *ctx, enum error error, const struct identity_memory *memory)
 {
     struct probe_run *run = ctx;
     if (error)
-        run_end(run, ADMISSION_PROBE_LOST);
+        run_lose(run);
     else
-        run_end(run, is_right ? ADMISSION_PROBE_GOOD : ADMISSION_PROBE_WRONG);
+        control_identified(run, memory);
+    run->was_learned = true;
+    go_on_after_hello(run);
+    run_release(run);
 }
 
-/* Back on the control thread. event GOOD: an answer came in time, right or wrong. */
-static void on_run_back(void *arg)
+/* Every device has said who it is, or has failed to. */
+static void on_all_hellos(struct probe_run *run)
 {
-    struct probe_run *run = arg;
-    if (run->event != ADMISSION_PROBE_GOOD || run->control->is_shut)
-        run_end(run, run->event);
-    else if (verify_pool_check(run->control->pool, &run->challenge, &run->answer, on_checked, run) != ERR_NONE)
-        run_end(run, ADMISSION_PROBE_LOST);
-}
-
-/* -- on the reactor ---------------------------------------------------------------------------------------------- */
-
-static void run_return(struct probe_run *run, enum admission_event event)
-{
-    timer_clear(run->reactor->loop, &run->deadline);
-    run->event = event;
-    if (loop_post(run->control->loop, on_run_back, run) != ERR_NONE)
-        log_error(&(struct log_ctx){.worker = run->worker->id}, "no memory to tell of a probe");
-}
-
-static void on_head(void *ctx, int status, const struct h2_header *headers, size_t count)
-{
-    struct probe_run *run = ctx;
-    (void)headers;
-    (void)count;
-    run->status = status;
-}
-
-static void on_data(void *ctx, struct str bytes)
-{
-    struct probe_run *run = ctx;
-    h2_stream_consumed(run->stream, bytes.len);
-    if (!run->is_too_large && !buf_append_str(&run->answer, bytes)) {
-        run->is_too_large = true;
-        h2_stream_cancel(run->stream, NGHTTP2_CANCEL);
-    }
-}
-
-static void on_finished(void *ctx)
-{
-    struct probe_run *run = ctx;
-    run->took_ns = clock_mono_ns() - run->sent_ns;
-}
-
-static void on_end(void *ctx, enum h2_end end)
-{
-    struct probe_run *run = ctx;
-    bool is_late = run->is_late || (end == H2_END_OK && run->took_ns > run->challenge.deadline_ns);
-    run->stream = NULL;
-    if (end == H2_END_REFUSED || end == H2_END_CLOSED || (end == H2_END_OK && run->status == 503))
-        run_return(run, ADMISSION_PROBE_LOST);
-    else if (is_late)
-        run_return(run, ADMISSION_PROBE_LATE);
-    else
-        run_return(run, end == H2_END_OK && run->status == 200 ? ADMISSION_PROBE_GOOD : ADMISSION_PROBE_WRONG);
-}
-
-static void on_deadline(struct timer *timer)
-{
-    struct probe_run *run = container_of(timer, struct probe_run, deadline);
-    run->is_late = true;
-    h2_stream_cancel(run->stream, NGHTTP2_CANCEL);
-}
-
-static void run_send(void *arg)
-{
-    static const struct h2_stream_ops ops = {
-        .on_head = on_head, .on_data = on_data, .on_finished = on_finished, .on_end = on_end};
-    static const struct h2_header headers[] = {{{"content-type", 12}, {"application/octet-stream", 24}}};
-    struct probe_run *run = arg;
-    const struct h2_request request = {.method = STR("POST"),
-                                       .path = STR("/sluice/probe"),
-                                       .headers = headers,
-                                       .header_count = 1,
-                                       .body = {(const char *)run->challenge.question, run->challenge.question_len}};
-    run->sent_ns = clock_mono_ns();
-    if (hub_request(run->reactor->hub, run->worker, &request, &ops, run, &run->stream) != ERR_NONE) {
-        run_return(run, ADMISSION_PROBE_LOST);
+    struct identity identities[IDENTITIES_MAX];
+    size_t count = is_forsaken(run) ? 0 : control_identities(run, identities);
+    if (count > 0) {
+        run_hold(run);
+        if (identity_store_learn(run->control->redis, identities, count, on_identified, run) == ERR_NONE)
+            return;
+        run_lose(run);
+        run_release(run);
         return;
     }
-    run->deadline.on_due = on_deadline;
-    timer_set(run->reactor->loop, &run->deadline, run->sent_ns + run->challenge.deadline_ns);
+    go_on_after_hello(run);
 }
 
-/* -- claim ------------------------------------------------------------------------------------------------------- */
+static bool device_start(struct probe_run *run, unsigned gpu);
+
+/* The first device's hello tells how many there are. */
+static void start_others(struct probe_run *run, const struct verify_report *report)
+{
+    unsigned count = report->gpu_count < run->device_max ? report->gpu_count : run->device_max;
+    run->is_spread = true;
+    for (unsigned i = 1; i < count && run_entry(run); i++) {
+        run->device_count++;
+        if (!device_start(run, i))
+            run->is_lost = true;
+    }
+}
+
+static void on_hello(void *ctx, struct proof_session *session)
+{
+    struct proof_device *device = ctx;
+    struct probe_run *run = device->run;
+    device->state = DEVICE_HELD_HELLO;
+    if (!run->is_spread)
+        start_others(run, proof_session_report(session));
+    if (run->was_learned)
+        go_on_after_hello(run);
+    else if (count_in(run, DEVICE_HELD_HELLO) + count_in(run, DEVICE_DONE) == run->device_count)
+        on_all_hellos(run);
+}
+
+static void on_slotted(void *ctx, struct proof_session *session)
+{
+    struct proof_device *device = ctx;
+    device->state = DEVICE_HELD_SLOT;
+    if (is_forsaken(device->run))
+        proof_session_lose(session);
+    else
+        slot_arrive(device);
+}
+
+static void on_done(void *ctx, struct proof_session *session)
+{
+    struct proof_device *device = ctx;
+    struct probe_run *run = device->run;
+    (void)session;
+    run_hold(run);
+    device_done(device);
+    /* The last one to say who it is may have failed instead. */
+    if (!run->has_ended && !run->was_learned && count_in(run, DEVICE_HELD_HELLO) > 0 &&
+        count_in(run, DEVICE_HELD_HELLO) + count_in(run, DEVICE_DONE) == run->device_count)
+        on_all_hellos(run);
+    run_release(run);
+}
+
+static void on_told(void *ctx, struct proof_session *session)
+{
+    struct proof_device *device = ctx;
+    (void)session;
+    device->state = DEVICE_TOLD;
+    run_hold(device->run);
+    run_release(device->run);
+}
+
+/* -- starting ---------------------------------------------------------------------------------------------------- */
 
 static struct reactor *linked_reactor(const struct control *control, const struct registry_entry *entry)
 {
@@ -254,11 +284,61 @@ static struct reactor *linked_reactor(const struct control *control, const struc
     return NULL;
 }
 
+static enum error device_open(struct probe_run *run, struct proof_device *device, const struct registry_entry *entry)
+{
+    static const struct proof_events events = {on_hello, on_slotted, on_done, on_told};
+    struct control *control = run->control;
+    const struct worker_record *record = &entry->record;
+    const struct worker_proof *proof = &record->proof;
+    bool is_first = run->purpose == VERIFY_ADMISSION || !proof->at_ms || !proof->gpu[0];
+    const struct verify_options verify = {
+        .purpose = run->purpose,
+        .gpu = device->gpu,
+        .catalogue = control->catalogue,
+        .pool = control->chain_pool,
+        .claimed_gpu = str_of(is_first ? record->gpu : proof->gpu),
+        .self = run->purpose == VERIFY_LEASE ? entry->lease_self : (struct proven){0},
+    };
+    const struct proof_session_options options = {.loop = control->loop,
+                                                  .pool = control->pool,
+                                                  .reactor = run->reactor,
+                                                  .worker = run->worker,
+                                                  .verify = &verify,
+                                                  .events = &events,
+                                                  .ctx = device};
+    return proof_session_open(&options, &device->session);
+}
+
+static bool device_start(struct probe_run *run, unsigned gpu)
+{
+    struct registry_entry *entry = run_entry(run);
+    struct proof_device *device = &run->devices[gpu];
+    *device = (struct proof_device){.run = run, .gpu = gpu};
+    bool is_open = entry && run->reactor && device_open(run, device, entry) == ERR_NONE;
+    if (!is_open)
+        device->state = DEVICE_DONE;
+    return is_open;
+}
+
+static void run_open(struct probe_run *run, struct registry_entry *entry)
+{
+    struct control *control = run->control;
+    run->reactor = linked_reactor(control, entry);
+    run->device_count = 1;
+    if (!device_start(run, 0)) {
+        run->has_ended = true;
+        control_verdict(run);
+        return;
+    }
+    timer_set(control->loop, &run->renew, loop_now(control->loop) + RENEW_NS);
+}
+
 static void on_claimed(void *ctx, enum error error)
 {
     struct probe_run *run = ctx;
     struct control *control = run->control;
-    struct registry_entry *entry = entry_of(run);
+    struct registry_entry *entry = run_entry(run);
+    run->holds--;
     if (error || !entry || control->is_shut) {
         /* Another gateway was faster, or Redis did not answer: what is stored tells how to go on. */
         if (entry && !control->is_shut)
@@ -267,21 +347,32 @@ static void on_claimed(void *ctx, enum error error)
         return;
     }
     entry->record.admission = run->claim;
-    run->reactor = linked_reactor(control, entry);
-    challenge_make(&run->challenge);
-    if (!run->reactor || loop_post(run->reactor->loop, run_send, run) != ERR_NONE)
-        run_end(run, ADMISSION_PROBE_LOST);
+    run_open(run, entry);
 }
 
-static void run_start(struct control *control, struct registry_entry *entry, const struct admission *claim)
+/* A worker that has calls is asked for little, beside them. */
+static enum verify_purpose purpose_of(const struct registry_entry *entry, const struct admission *claim)
 {
-    struct probe_run *run = calloc(1, sizeof(*run));
+    if (claim->next_purpose == VERIFY_ADMISSION || claim->state != ADMISSION_READY)
+        return VERIFY_ADMISSION;
+    return worker_load(entry->worker) > 0 ? VERIFY_LEASE : claim->next_purpose;
+}
+
+static void run_start(struct control *control, struct registry_entry *entry, const struct admission *claim,
+                      bool is_wanted)
+{
+    unsigned count = entry->record.gpus && strcmp(entry->record.gpu, "cpu") != 0 ? entry->record.gpus : 1;
+    count = count < PROBE_DEVICES_MAX ? count : PROBE_DEVICES_MAX;
+    struct probe_run *run = calloc(1, sizeof(*run) + count * sizeof(run->devices[0]));
     if (!run)
         return; /* the next tick tries again */
     run->control = control;
     run->worker = worker_ref(entry->worker);
     run->claim = *claim;
-    buf_init(&run->answer, CHALLENGE_ANSWER_MAX);
+    run->purpose = purpose_of(entry, claim);
+    run->device_max = count;
+    run->started_ns = loop_now(control->loop);
+    run->renew.on_due = on_renew;
     run->next = control->runs;
     run->link = &control->runs;
     if (run->next)
@@ -289,6 +380,8 @@ static void run_start(struct control *control, struct registry_entry *entry, con
     control->runs = run;
     control->run_count++;
     entry->probe = run;
+    slot_join(run, !is_wanted);
+    run_hold(run);
     if (worker_store_admit(control->redis, str_of(run->worker->id), entry->record.admission.token, claim, on_claimed,
                            run) != ERR_NONE)
         run_free(run);
@@ -296,12 +389,15 @@ static void run_start(struct control *control, struct registry_entry *entry, con
 
 void control_consider(struct control *control, struct registry_entry *entry, enum admission_event event)
 {
-    const struct admission_policy policy = policy_of(control);
+    const struct admission_policy policy = control_admission_policy(control);
+    const struct admission_news news = {.event = event,
+                                        .now_ms = clock_wall_ms(),
+                                        .random = control_fresh_bits(),
+                                        .gateway = control_gateway_hash(control)};
     struct admission claim = entry->record.admission;
     if (control->settings->probes.admission == PROBE_OFF || control->is_shut || entry->probe || entry->links == 0 ||
         entry->draining || control->run_count >= RUNS_MAX)
         return;
-    const struct admission_news news = news_of(control, entry, event);
     if (admission_step(&claim, &news, &policy) == ADMISSION_SEND_PROBE)
-        run_start(control, entry, &claim);
+        run_start(control, entry, &claim, event == ADMISSION_WANTED);
 }

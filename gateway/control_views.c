@@ -166,3 +166,67 @@ void control_extra(struct control *control, struct reactor *reactor,
     if (loop_post(control->loop, on_extra_ask, ask) != ERR_NONE)
         loop_defer(reactor->loop, &ask->task);
 }
+
+/* -- a proof now ------------------------------------------------------------------------------------------------- */
+
+struct prove_ask {
+    struct control *control;
+    struct reactor *reactor;
+    struct task task;
+    char id[ID_TEXT_MAX];
+    enum error error;
+    const char *state;
+    void (*done)(void *ctx, enum error error, const char *state);
+    void *ctx;
+};
+
+static void prove_answer(void *arg)
+{
+    struct prove_ask ask = *(struct prove_ask *)arg;
+    free(arg);
+    ask.done(ask.ctx, ask.error, ask.state);
+}
+
+static void prove_task(struct task *task)
+{
+    prove_answer(container_of(task, struct prove_ask, task));
+}
+
+static enum error prove_now(struct control *control, const char *id, const char **ret_state)
+{
+    struct registry_entry *entry = registry_find(control->registry, str_of(id));
+    if (!entry)
+        return ERR_NOT_FOUND;
+    *ret_state = "being proven already";
+    if (entry->probe)
+        return ERR_NONE;
+    *ret_state = entry->links == 0 ? "not linked here" : admission_state_name(entry->record.admission.state);
+    if (entry->links == 0 || !admission_is_ready(&entry->record.admission))
+        return ERR_BUSY;
+    control_consider(control, entry, ADMISSION_WANTED);
+    *ret_state = "asked";
+    return entry->probe ? ERR_NONE : ERR_BUSY;
+}
+
+static void on_prove_ask(void *arg)
+{
+    struct prove_ask *ask = arg;
+    ask->error = prove_now(ask->control, ask->id, &ask->state);
+    if (loop_post(ask->reactor->loop, prove_answer, ask) != ERR_NONE)
+        log_error(NULL, "no memory to answer for a proof");
+}
+
+void control_prove(struct control *control, struct reactor *reactor, struct str id,
+                   void (*done)(void *ctx, enum error error, const char *state), void *ctx)
+{
+    struct prove_ask *ask = calloc(1, sizeof(*ask));
+    if (!ask) {
+        done(ctx, ERR_NO_MEMORY, "");
+        return;
+    }
+    *ask = (struct prove_ask){
+        .control = control, .reactor = reactor, .task = {.run = prove_task}, .state = "", .done = done, .ctx = ctx};
+    ask->error = str_copy(ask->id, sizeof(ask->id), id) ? ERR_NO_MEMORY : ERR_NOT_FOUND;
+    if (ask->error == ERR_NOT_FOUND || loop_post(control->loop, on_prove_ask, ask) != ERR_NONE)
+        loop_defer(reactor->loop, &ask->task);
+}

@@ -30,6 +30,7 @@ struct registry_entry {
     uint64_t counted_failed;     /* already told to the reputation */
     bool is_counting;            /* a reputation update is under way */
     bool is_loading, load_again; /* its record is being read */
+    struct proven lease_self;    /* what it proved beside a job of its own before, for the next such check */
     struct probe_run *probe;     /* under way; NULL: none */
 };
 

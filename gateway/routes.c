@@ -1,5 +1,6 @@
 /* The table of all REST calls. */
 #include "gateway/routes.h"
+#include "gateway/routes_proof.h"
 #include "gateway/routes_worker.h"
 
 const struct api_route api_routes[] = {
@@ -13,6 +14,10 @@ const struct api_route api_routes[] = {
     {"GET", "/api/v1/admin/enrolments", API_ADMIN, routes_enrolment_list},
     {"DELETE", "/api/v1/admin/enrolments/{id}", API_ADMIN, routes_enrolment_delete},
     {"GET", "/api/v1/workers", API_ADMIN, routes_worker_list},
+    {"GET", "/api/v1/workers/{id}/proofs", API_EITHER, route_proofs},
+    {"POST", "/api/v1/workers/{id}/proofs", API_ADMIN, route_prove},
+    {"GET", "/api/v1/admin/bans", API_ADMIN, route_bans},
+    {"DELETE", "/api/v1/admin/bans/{id}", API_ADMIN, route_ban_delete},
     {"POST", "/worker/v1/register", API_OPEN, routes_worker_register},
     {"GET", "/api/v1/balance", API_EITHER, route_balance},
     {"GET", "/api/v1/usage", API_EITHER, route_usage},

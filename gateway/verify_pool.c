@@ -7,17 +7,8 @@
 
 #define THREADS_MAX 8
 
-struct job {
-    struct job *next;
-    struct challenge challenge;
-    struct buf answer;
-    bool is_right;
-    verify_done_fn *done;
-    void *ctx;
-};
-
 struct job_queue {
-    struct job *first, **end;
+    struct verify_job *first, **end;
 };
 
 /* Threads and posted wake-ups hold a reference: a wake-up may come to the loop after verify_pool_free. */
@@ -39,16 +30,16 @@ static void queue_init(struct job_queue *queue)
     *queue = (struct job_queue){NULL, &queue->first};
 }
 
-static void queue_add(struct job_queue *queue, struct job *job)
+static void queue_add(struct job_queue *queue, struct verify_job *job)
 {
     job->next = NULL;
     *queue->end = job;
     queue->end = &job->next;
 }
 
-static struct job *queue_take(struct job_queue *queue)
+static struct verify_job *queue_take(struct job_queue *queue)
 {
-    struct job *job = queue->first;
+    struct verify_job *job = queue->first;
     if (job && !(queue->first = job->next))
         queue->end = &queue->first;
     return job;
@@ -66,23 +57,16 @@ static void unref_and_unlock(struct verify_pool *pool)
     free(pool);
 }
 
-static void complete(struct job *job, enum error error)
-{
-    job->done(job->ctx, error, job->is_right);
-    buf_free(&job->answer);
-    free(job);
-}
-
 /* On the loop: the finished ones, oldest first. A completion may free the pool. */
 static void on_wake(void *arg)
 {
     struct verify_pool *pool = arg;
     pthread_mutex_lock(&pool->lock);
     pool->is_waking = false;
-    for (struct job *job; (job = queue_take(&pool->finished));) {
+    for (struct verify_job *job; (job = queue_take(&pool->finished));) {
         pool->open--;
         pthread_mutex_unlock(&pool->lock);
-        complete(job, ERR_NONE);
+        job->done(job, ERR_NONE);
         pthread_mutex_lock(&pool->lock);
     }
     unref_and_unlock(pool);
@@ -93,13 +77,13 @@ static void *thread_main(void *arg)
     struct verify_pool *pool = arg;
     pthread_mutex_lock(&pool->lock);
     while (!pool->is_stopping) {
-        struct job *job = queue_take(&pool->waiting);
+        struct verify_job *job = queue_take(&pool->waiting);
         if (!job) {
             pthread_cond_wait(&pool->wake, &pool->lock);
             continue;
         }
         pthread_mutex_unlock(&pool->lock);
-        job->is_right = challenge_check(&job->challenge, buf_str(&job->answer));
+        job->run(job);
         pthread_mutex_lock(&pool->lock);
         queue_add(&pool->finished, job);
         if (pool->is_waking)
@@ -158,35 +142,24 @@ struct verify_pool *verify_pool_free(struct verify_pool *pool)
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->thread_count; i++)
         pthread_join(pool->threads[i], NULL);
-    for (struct job *job; (job = queue_take(&pool->finished));)
-        complete(job, ERR_NONE);
-    for (struct job *job; (job = queue_take(&pool->waiting));)
-        complete(job, ERR_CANCELLED);
+    for (struct verify_job *job; (job = queue_take(&pool->finished));)
+        job->done(job, ERR_NONE);
+    for (struct verify_job *job; (job = queue_take(&pool->waiting));)
+        job->done(job, ERR_CANCELLED);
     pthread_mutex_lock(&pool->lock);
     unref_and_unlock(pool);
     return NULL;
 }
 
-enum error verify_pool_check(struct verify_pool *pool, const struct challenge *challenge, struct buf *take_answer,
-                             verify_done_fn *done, void *ctx)
+enum error verify_pool_give(struct verify_pool *pool, struct verify_job *job)
 {
-    struct job *job = calloc(1, sizeof(*job));
-    if (!job)
-        return ERR_NO_MEMORY;
-    job->challenge = *challenge;
-    job->done = done;
-    job->ctx = ctx;
     pthread_mutex_lock(&pool->lock);
     bool is_full = pool->open >= pool->open_max || pool->is_stopping;
     if (!is_full) {
-        job->answer = *take_answer;
-        buf_init(take_answer, take_answer->limit);
         pool->open++;
         queue_add(&pool->waiting, job);
         pthread_cond_signal(&pool->wake);
     }
     pthread_mutex_unlock(&pool->lock);
-    if (is_full)
-        free(job);
     return is_full ? ERR_BUSY : ERR_NONE;
 }

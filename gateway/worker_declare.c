@@ -161,6 +161,7 @@ bool worker_redeclared(const struct worker_record *old, const struct worker_reco
     ret_admission->state = ADMISSION_ENROLLED;
     ret_admission->reason[0] = '\0';
     ret_admission->next_probe_at_ms = 0;
+    ret_admission->next_purpose = VERIFY_ADMISSION; /* another machine, for all that is known */
     ret_admission->token++;
     return true;
 }

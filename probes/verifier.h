@@ -43,6 +43,7 @@ struct verify_report {
     char reason[96]; /* "" when passed; what failed, for people: "pass: tile 17 of pass 2 is not what was asked for" */
     uint8_t worker_key[32], exchange_key[32], host_id[32];
     bool has_hello;
+    uint32_t gpu_count; /* that the hello lists */
     struct probe_claim claim;
     const struct gpu_class *claimed, *proven_class; /* of the catalogue; NULL: unknown */
     struct proven proven;

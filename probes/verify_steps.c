@@ -76,6 +76,7 @@ static enum verify_check hello_check(struct verify_session *session, const struc
     if (!signature_check(hello->worker_key, probe_signed_part(bytes), hello->signature))
         return verify_fail(session, VERIFY_WRONG, "the signature is not its key's");
     report->has_hello = true;
+    report->gpu_count = hello->gpu_count;
     memcpy(report->worker_key, hello->worker_key, sizeof(report->worker_key));
     memcpy(report->exchange_key, hello->exchange_key, sizeof(report->exchange_key));
     memcpy(report->host_id, hello->host_id, sizeof(report->host_id));

@@ -3,7 +3,7 @@
 #include "adapters/native/link_hello.h"
 #include "gateway/control.h"
 #include "gateway/gateways.h"
-#include "probes/challenge.h"
+#include "probes/prover.h"
 #include "scheduler/worker_store.h"
 
 #include <arpa/inet.h>
@@ -20,6 +20,8 @@ static struct {
     struct reactor *reactors[1];
     struct snapshot *snapshot; /* the newest that was handed out */
     char journal_dir[64];
+    struct signing_key *worker_key;
+    struct prover *prover; /* answers for every worker that is played */
 } world;
 
 void reactor_adopt(struct reactor *reactor, struct snapshot *take)
@@ -47,6 +49,7 @@ static void gateway_open(void)
     char error[CONFIG_ERROR_MAX];
     memset(&world, 0, sizeof(world));
     assert_int_equal(settings_load(NULL, &world.settings, error), ERR_NONE);
+    assert_int_equal(settings_set(&world.settings, "data_dir", fixture.dir, "--data-dir", error), ERR_NONE);
     snprintf(world.journal_dir, sizeof(world.journal_dir), "%s", fixture.dir);
     world.reactors[0] = &world.reactor;
     world.gateway = (struct gateway){
@@ -64,6 +67,9 @@ static void gateway_open(void)
     assert_ptr_equal(world.gateway.control, control);
     assert_false(control_is_ready(control));
     turn_until(control_is_ready(control) && world.snapshot);
+    assert_int_equal(signing_key_new(&world.worker_key), ERR_NONE);
+    const struct prover_options prover = {.backend = &probe_backend_cpu, .key = world.worker_key, .devices = 1};
+    assert_int_equal(prover_open(&prover, &world.prover), ERR_NONE);
 }
 
 static void gateway_close(void)
@@ -79,6 +85,8 @@ static void gateway_close(void)
     loop_turn(fixture.loop, 0);
     snapshot_unref(world.snapshot);
     settings_free(&world.settings);
+    prover_free(world.prover);
+    signing_key_free(world.worker_key);
 }
 
 static int world_open(void **state)
@@ -106,7 +114,7 @@ struct agent {
     const char *line; /* the status that it tells at first */
     struct h2 *h2;
     struct h2_stream *status;
-    unsigned probes, lists;
+    unsigned probes, verdicts, lists;
 };
 
 struct served {
@@ -126,10 +134,12 @@ static void served_data(void *ctx, struct str bytes)
 static void answer_probe(struct served *served)
 {
     struct buf answer;
-    buf_init(&answer, CHALLENGE_ANSWER_MAX);
-    served->agent->probes++;
-    assert_int_equal(challenge_answer(buf_str(&served->body), &answer), ERR_NONE);
-    if (served->agent->proof == PROOF_WRONG)
+    buf_init(&answer, PROBE_FRAME_MAX);
+    uint8_t asked = served->body.len > 3 ? (uint8_t)served->body.ptr[3] : 0;
+    served->agent->probes += asked == PROBE_HELLO_ASK;
+    served->agent->verdicts += asked == PROBE_VERDICT;
+    assert_int_equal(prover_answer(world.prover, buf_str(&served->body), &answer), ERR_NONE);
+    if (served->agent->proof == PROOF_WRONG && asked == PROBE_OPEN)
         answer.ptr[answer.len - 1] ^= 1;
     int status = served->agent->proof == PROOF_REFUSED ? 404 : 200;
     assert_int_equal(h2_stream_respond(served->stream, status, NULL, 0), ERR_NONE);
@@ -181,7 +191,7 @@ static bool on_request(void *ctx, struct h2_stream *stream, const struct h2_head
                               .stream = stream,
                               .is_probe = str_eq(path, STR("/sluice/probe")),
                               .is_list = str_eq(path, STR("/sluice/gateways"))};
-    buf_init(&served->body, 65536);
+    buf_init(&served->body, PROBE_FRAME_MAX);
     *ret_ops = &served_ops;
     *ret_ctx = served;
     if (str_eq(path, STR("/sluice/status"))) {
@@ -305,7 +315,7 @@ static void a_proven_worker_is_served(void **state)
     assert_false(serves("m3"));
     assert_int_equal(agent.probes, 1);
     assert_string_equal(state_of(&agent), "ready");
-    turn_until(agent.lists > 0);
+    turn_until(agent.lists > 0 && agent.verdicts == 1);
 
     json_t *list = rows_of((struct str){NULL, 0}), *row = json_array_get(list, 0);
     assert_int_equal(json_array_size(list), 1);
@@ -345,16 +355,20 @@ static void a_proven_worker_is_served(void **state)
     agent.h2 = h2_free(agent.h2);
 }
 
+/* Two re-tests follow at once, and then the ban. */
 static void an_unproven_worker_is_not(enum proof proof)
 {
     struct agent agent = {.line = LINE("\"m1\"", "false"), .proof = proof};
     agent_enrol(&agent);
     turn_until(!strcmp(state_of(&agent), "suspended"));
-    assert_string_equal(look("HGET sl:{wrk:%s} reason", agent.id), "wrong answer");
-    json_t *list = rows_of((struct str){NULL, 0});
-    assert_string_equal(json_string_value(json_object_get(json_array_get(list, 0), "reason")), "wrong answer");
-    json_decref(list);
+    assert_true(strlen(look("HGET sl:{wrk:%s} reason", agent.id)) > 0);
     assert_int_equal(agent.probes, 1);
+    turn_until(strstr(look("HGET sl:{wrk:%s} reason", agent.id), "banned until"));
+    assert_int_equal(agent.probes, 2);
+    json_t *list = rows_of((struct str){NULL, 0}), *row = json_array_get(list, 0);
+    assert_string_equal(json_string_value(json_object_get(row, "state")), "suspended");
+    assert_non_null(strstr(json_string_value(json_object_get(row, "reason")), "banned until"));
+    json_decref(list);
     assert_false(serves("m1"));
     agent.h2 = h2_free(agent.h2);
 }
