@@ -43,6 +43,7 @@ enum error verify_open(const struct verify_options *options, struct verify_sessi
     session->step = options->purpose == VERIFY_ADMISSION ? verify_admission_steps
                     : options->purpose == VERIFY_SPOT    ? verify_spot_steps
                                                          : verify_lease_steps;
+    session->sizes = &session->guess; /* until HELLO tells the class */
     buf_init(&session->frame, PROBE_FRAME_MAX);
     buf_init(&session->sealed, PROBE_SEALED_MAX);
     *ret = session;
@@ -92,9 +93,27 @@ static enum verify_next send_frame(struct verify_session *session, const struct 
         verify_fail(session, VERIFY_LOST, "the gateway is out of memory");
         return VERIFY_DONE;
     }
+    session->has_work |= frame->type == PROBE_CHALLENGE;
+    session->is_released |= frame->type == PROBE_RELEASE;
     session->deadline_ns = deadline_ns;
     session->is_asked = true;
     *ret = (struct verify_send){buf_str(&session->frame), deadline_ns, (*session->step)->is_slotted};
+    return VERIFY_SEND;
+}
+
+/* What failed half-way may have left a device full: it is told to let go, whatever it answers. Not one that is late,
+ * for it is still at work. */
+static enum verify_next end(struct verify_session *session, struct verify_send *ret)
+{
+    const enum verify_result result = session->report.result;
+    struct probe_frame frame = {.type = PROBE_RELEASE, .of.warm.gpu = session->options.gpu};
+    if ((result != VERIFY_WRONG && result != VERIFY_LOST) || !session->has_work || session->is_released)
+        return VERIFY_DONE;
+    session->is_released = true;
+    buf_clear(&session->frame);
+    if (!probe_frame_encode(&frame, &session->frame))
+        return VERIFY_DONE;
+    *ret = (struct verify_send){buf_str(&session->frame), verify_deadline_ns(session, 0), false};
     return VERIFY_SEND;
 }
 
@@ -114,7 +133,7 @@ static enum verify_next go_on(struct verify_session *session, struct verify_send
         case VERIFY_ASK_WAIT:
             return VERIFY_WAIT;
         case VERIFY_ASK_END:
-            return VERIFY_DONE;
+            return end(session, ret);
         }
     }
     verify_judge(session);
@@ -174,7 +193,7 @@ static enum verify_next answered(struct verify_session *session, struct str answ
         case VERIFY_CHECK_END:
             break;
         }
-    return VERIFY_DONE;
+    return end(session, ret);
 }
 
 /* -- calls -- */

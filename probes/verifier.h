@@ -80,7 +80,8 @@ struct verify_session;
 MUST_CHECK enum error verify_open(const struct verify_options *options, struct verify_session **ret);
 struct verify_session *verify_free(struct verify_session *session); /* wipes; accepts NULL */
 enum verify_next verify_start(struct verify_session *session, struct verify_send *ret);
-/* answer: a whole frame. took_ns < 0: none came in time (VERIFY_LATE). */
+/* answer: a whole frame. took_ns < 0: none came in time (VERIFY_LATE). After a failure a last RELEASE may be sent, with
+ * the result known already; its answer does not matter. */
 enum verify_next verify_answer(struct verify_session *session, struct str answer, int64_t took_ns,
                                struct verify_send *ret);
 enum verify_next verify_resume(struct verify_session *session, struct verify_send *ret);

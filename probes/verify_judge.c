@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#define VRAM_TOLERANCE 0.07 /* as catalogue_classify's */
+#define VRAM_TOLERANCE 0.07 /* of what drivers say of one model */
 
 static void conclude(struct verify_session *session, const struct gpu_class *class, double ratio)
 {
@@ -26,7 +26,7 @@ static bool is_as_claimed(const struct verify_report *report)
         return false;
     const double ratio = proven_ratio(class, &report->proven);
     return ratio >= PROBE_FULL && ratio <= PROBE_ABOVE &&
-           fabs(report->proven.vram_gib - class->vram_gib) <= VRAM_TOLERANCE * class->vram_gib;
+           fabs(report->proven.vram_gib / VERIFY_FILL_SHARE - class->vram_gib) <= VRAM_TOLERANCE * class->vram_gib;
 }
 
 /* The numbers decide, never a name. */
@@ -49,9 +49,9 @@ static bool is_net_too_slow(struct verify_session *session)
     const struct verify_report *report = &session->report;
     for (unsigned i = 0; i < report->step_count; i++) {
         const struct verify_step_report *step = &report->steps[i];
-        if (strcmp(step->kind, "net") == 0 && step->rate < session->sizes.net_floor_mbps) {
+        if (strcmp(step->kind, "net") == 0 && step->rate < session->sizes->net_floor_mbps) {
             verify_fail(session, VERIFY_SLOW, "the network carries %.0f of %.0f Mb/s", step->rate,
-                        session->sizes.net_floor_mbps);
+                        session->sizes->net_floor_mbps);
             return true;
         }
     }
@@ -65,7 +65,7 @@ void verify_judge(struct verify_session *session)
     switch (session->options.purpose) {
     case VERIFY_ADMISSION:
         judge_admission(session);
-        if (report->result == VERIFY_PASSED && session->sizes.net_floor_mbps > 0 && is_net_too_slow(session))
+        if (report->result == VERIFY_PASSED && session->sizes->net_floor_mbps > 0 && is_net_too_slow(session))
             return;
         break;
     case VERIFY_SPOT: /* what it was admitted as, or else the nearest */

@@ -6,7 +6,7 @@
 #include "probes/verifier.h"
 
 #define VERIFY_PINGS_MAX 16u
-#define VERIFY_FILL_SHARE 0.97 /* of the claimed memory that FILL takes; the driver keeps some */
+#define VERIFY_FILL_SHARE 0.97 /* of the claimed memory that FILL takes */
 
 enum verify_ask { VERIFY_ASK_SEND, VERIFY_ASK_SKIP, VERIFY_ASK_WAIT, VERIFY_ASK_END /* the session is over */ };
 enum verify_check { VERIFY_CHECK_NEXT, VERIFY_CHECK_AGAIN /* ask this step once more */, VERIFY_CHECK_END };
@@ -45,9 +45,12 @@ struct verify_session {
     const struct verify_step *const *step;
     int64_t deadline_ns; /* of what was sent last */
     bool is_asked;       /* an answer is awaited */
+    bool has_work;       /* a challenge was sent, so that the device may hold memory */
+    bool is_released;    /* ... RELEASE too */
 
-    struct gpu_class sizes; /* what challenges are sized by: the class of the claim, or a guess by its memory */
-    bool is_cpu, is_guess;
+    const struct gpu_class *sizes; /* what challenges are sized by: the class of the claim, or a guess by its memory */
+    struct gpu_class guess;
+    bool is_cpu;
     uint32_t worker_words[8];
     uint8_t nonce[32];
     int64_t rtts_ns[VERIFY_PINGS_MAX], rtt_total_ns;

@@ -17,11 +17,11 @@
 #define LEASE_N_LEAST 512u
 
 /* What nobody knows is sized by its memory. */
-static struct gpu_class guess(uint64_t vram_bytes)
+static void guess(uint64_t vram_bytes, struct gpu_class *ret)
 {
     const double vram_gib = (double)vram_bytes / GIB;
     const uint32_t n = vram_gib >= 12 ? 8192 : vram_gib >= 6 ? 4096 : 2048;
-    struct gpu_class class = {.vram_gib = vram_gib,
+    *ret = (struct gpu_class){.vram_gib = vram_gib,
                               .double_rounds = 64,
                               .passes = 4,
                               .walkers = 1024,
@@ -31,7 +31,13 @@ static struct gpu_class guess(uint64_t vram_bytes)
                               .lease_chain = {n < 4096 ? n : 4096, 4, 4},
                               .spot_fill_bytes = vram_gib >= 12 ? UINT64_C(4) << 30 : vram_bytes / 4,
                               .net_frames = 4};
-    return class;
+}
+
+/* A class may be known without its challenges: none was made for it. */
+static bool has_sizes(const struct gpu_class *class)
+{
+    return class->double_rounds && class->admission_chain.n && class->spot_chain.n && class->lease_chain.n &&
+           class->spot_fill_bytes;
 }
 
 void verify_choose_class(struct verify_session *session)
@@ -47,9 +53,11 @@ void verify_choose_class(struct verify_session *session)
         told = catalogue_of_driver_name(catalogue, str_of(claim->name), claim->vram_bytes);
     session->is_cpu = told && str_eq(str_of(told->name), STR("cpu"));
     session->report.claimed = named ? named : told;
-    const struct gpu_class *by = session->is_cpu ? told : session->report.claimed;
-    session->is_guess = !by;
-    session->sizes = by ? *by : guess(claim->vram_bytes);
+    session->sizes = session->is_cpu ? told : session->report.claimed;
+    if (!session->sizes || !has_sizes(session->sizes)) {
+        guess(claim->vram_bytes, &session->guess);
+        session->sizes = &session->guess;
+    }
 }
 
 void verify_choose_rtt(struct verify_session *session)
@@ -78,17 +86,17 @@ static double rate_or(const struct verify_session *session, double reference, do
 
 double verify_fill_s(const struct verify_session *session, uint64_t tiles)
 {
-    return (double)tiles * PROBE_TILE_BYTES / 1e9 / rate_or(session, session->sizes.fill_gbps, 15, 0.1);
+    return (double)tiles * PROBE_TILE_BYTES / 1e9 / rate_or(session, session->sizes->fill_gbps, 15, 0.1);
 }
 
 double verify_pass_s(const struct verify_session *session, uint64_t tiles, uint32_t passes)
 {
-    return (double)tiles * PROBE_TILE_BYTES * passes / 1e9 / rate_or(session, session->sizes.pass_gbps, 150, 0.2);
+    return (double)tiles * PROBE_TILE_BYTES * passes / 1e9 / rate_or(session, session->sizes->pass_gbps, 150, 0.2);
 }
 
 double verify_walk_s(const struct verify_session *session, uint32_t steps)
 {
-    return 128.0 * session->sizes.walkers * steps / 1e9 / rate_or(session, session->sizes.walk_gbps, 20, 0.005);
+    return 128.0 * session->sizes->walkers * steps / 1e9 / rate_or(session, session->sizes->walk_gbps, 20, 0.005);
 }
 
 double verify_chain_operations(struct chain_shape shape)
@@ -98,12 +106,12 @@ double verify_chain_operations(struct chain_shape shape)
 
 double verify_chain_s(const struct verify_session *session, struct chain_shape shape)
 {
-    return verify_chain_operations(shape) / 1e12 / rate_or(session, session->sizes.chain_tops, 10, 0.001);
+    return verify_chain_operations(shape) / 1e12 / rate_or(session, session->sizes->chain_tops, 10, 0.001);
 }
 
 bool verify_is_too_far(const struct verify_session *session, double expected_s)
 {
-    return session->sizes.has_floor && session->options.purpose != VERIFY_LEASE &&
+    return session->sizes->has_floor && session->options.purpose != VERIFY_LEASE &&
            expected_s < RTT_LEAST * rtt_s(session);
 }
 
@@ -120,12 +128,12 @@ int64_t verify_deadline_ns(const struct verify_session *session, double expected
 
 static bool is_long_enough(const struct verify_session *session, double expected_s)
 {
-    return !session->sizes.has_floor || expected_s >= RTT_SHARE * rtt_s(session);
+    return !session->sizes->has_floor || expected_s >= RTT_SHARE * rtt_s(session);
 }
 
 static uint64_t whole_memory(const struct verify_session *session)
 {
-    const struct gpu_class *class = &session->sizes;
+    const struct gpu_class *class = session->sizes;
     uint64_t vram = session->report.claim.vram_bytes;
     if (!vram)
         vram = (uint64_t)(class->vram_gib * GIB);
@@ -137,7 +145,7 @@ static uint64_t whole_memory(const struct verify_session *session)
 static uint64_t spot_bytes(const struct verify_session *session)
 {
     const uint64_t free_bytes = session->report.claim.free_bytes / 10 * 9;
-    uint64_t bytes = session->sizes.spot_fill_bytes;
+    uint64_t bytes = session->sizes->spot_fill_bytes;
     while (!is_long_enough(session, verify_pass_s(session, bytes / PROBE_TILE_BYTES, PROBE_PASSES_MAX)) &&
            bytes * 2 <= free_bytes)
         bytes *= 2;
@@ -146,7 +154,7 @@ static uint64_t spot_bytes(const struct verify_session *session)
 
 uint64_t verify_fill_tiles(const struct verify_session *session)
 {
-    uint64_t bytes = session->sizes.admission_fill_bytes;
+    uint64_t bytes = session->sizes->admission_fill_bytes;
     if (session->options.purpose == VERIFY_SPOT)
         bytes = spot_bytes(session);
     else if (!bytes)
@@ -157,7 +165,7 @@ uint64_t verify_fill_tiles(const struct verify_session *session)
 
 uint32_t verify_passes(const struct verify_session *session)
 {
-    uint32_t passes = session->sizes.passes ? session->sizes.passes : 1;
+    uint32_t passes = session->sizes->passes ? session->sizes->passes : 1;
     while (passes < PROBE_PASSES_MAX && !is_long_enough(session, verify_pass_s(session, session->fill.tiles, passes)))
         passes++;
     return passes;
@@ -165,7 +173,7 @@ uint32_t verify_passes(const struct verify_session *session)
 
 uint32_t verify_walk_steps(const struct verify_session *session)
 {
-    uint32_t steps = session->sizes.walk_steps;
+    uint32_t steps = session->sizes->walk_steps;
     while (steps * 2 <= PROBE_STEPS_MAX && !is_long_enough(session, verify_walk_s(session, steps)))
         steps *= 2;
     return steps;
@@ -179,7 +187,7 @@ static uint64_t chain_bytes(struct chain_shape shape)
 
 static bool lease_shape(const struct verify_session *session, struct chain_shape *ret)
 {
-    struct chain_shape shape = session->sizes.lease_chain;
+    struct chain_shape shape = session->sizes->lease_chain;
     uint64_t free_bytes = session->report.claim.free_bytes;
     if (session->options.free_bytes && (!free_bytes || session->options.free_bytes < free_bytes))
         free_bytes = session->options.free_bytes;
@@ -198,7 +206,7 @@ bool verify_chain_shape(const struct verify_session *session, struct chain_shape
     if (session->options.purpose == VERIFY_LEASE)
         return lease_shape(session, ret);
     struct chain_shape shape =
-        session->options.purpose == VERIFY_SPOT ? session->sizes.spot_chain : session->sizes.admission_chain;
+        session->options.purpose == VERIFY_SPOT ? session->sizes->spot_chain : session->sizes->admission_chain;
     for (int i = 0; i < CHAIN_DOUBLINGS && shape.steps * 2 <= PROBE_CHAIN_STEPS_MAX; i++)
         if (!is_long_enough(session, verify_chain_s(session, shape)))
             shape.steps *= 2;

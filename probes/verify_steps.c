@@ -182,7 +182,7 @@ static void net_add(struct verify_net *net, size_t bytes, int64_t took_ns)
 static enum verify_ask net_down_ask(struct verify_session *session, struct probe_frame *ret, int64_t *ret_deadline_ns)
 {
     struct verify_net *net = &session->net;
-    if (!session->sizes.net_frames)
+    if (!session->sizes->net_frames)
         return VERIFY_ASK_SKIP;
     begin(session, "net", NULL, NULL);
     if (!net->payload && !net_prepare(net)) {
@@ -214,7 +214,7 @@ static enum verify_check net_down_check(struct verify_session *session, const st
         memcmp(answer->of.net_answer.digest, want, sizeof(want)) != 0)
         return verify_fail(session, VERIFY_WRONG, "not the digest of what was sent");
     net_add(net, PROBE_NET_MAX, took_ns);
-    if (net->frames_done < session->sizes.net_frames)
+    if (net->frames_done < session->sizes->net_frames)
         return VERIFY_CHECK_AGAIN;
     net->down_mbps = rate((double)net->bytes * 8 * 1e3, net->took_ns);
     net->frames_done = 0;
@@ -238,7 +238,7 @@ static void ask_open(struct verify_session *session, const uint8_t id[PROBE_ID_B
 static enum verify_ask net_up_ask(struct verify_session *session, struct probe_frame *ret, int64_t *ret_deadline_ns)
 {
     const uint32_t fit = (uint32_t)((PROBE_FRAME_MAX - 64) / (PROBE_TILE_BYTES + 32));
-    if (!session->sizes.net_frames)
+    if (!session->sizes->net_frames)
         return VERIFY_ASK_SKIP;
     begin(session, "net", session->fill_id, session->fill.seed);
     verify_draw_tiles(session, fit < PROBE_OPENINGS_MAX ? fit : PROBE_OPENINGS_MAX, 1);
@@ -250,7 +250,7 @@ static enum verify_check net_up_check(struct verify_session *session, const stru
                                       struct str bytes, int64_t took_ns)
 {
     struct verify_net *net = &session->net;
-    const uint32_t frames = session->sizes.net_frames;
+    const uint32_t frames = session->sizes->net_frames;
     if (!verify_is_same_opening(session, &answer->of.proof))
         return verify_fail(session, VERIFY_WRONG, "other tiles than were asked for");
     if (verify_tiles_read(session, &answer->of.proof, (TILES_READ_CHECKED + frames - 1) / frames) != VERIFY_CHECK_NEXT)
@@ -317,7 +317,7 @@ static enum verify_ask fill_ask(struct verify_session *session, struct probe_fra
 {
     struct probe_fill *fill = &session->fill;
     fill->tiles = verify_fill_tiles(session);
-    fill->double_rounds = session->sizes.double_rounds ? session->sizes.double_rounds : 1;
+    fill->double_rounds = session->sizes->double_rounds ? session->sizes->double_rounds : 1;
     const double expected_s = verify_fill_s(session, fill->tiles);
     if (session->options.purpose == VERIFY_ADMISSION && is_too_far(session, "fill", expected_s))
         return VERIFY_ASK_END;
@@ -399,7 +399,7 @@ static enum verify_check pass_open_check(struct verify_session *session, const s
         return VERIFY_CHECK_END;
     proven->pass_gbps = session->now.rate;
     if (session->options.purpose == VERIFY_ADMISSION)
-        proven->vram_gib = (double)session->fill.tiles * PROBE_TILE_BYTES / VERIFY_FILL_SHARE / (double)(1 << 30);
+        proven->vram_gib = (double)session->fill.tiles * PROBE_TILE_BYTES / (double)(1 << 30);
     finish(session);
     return VERIFY_CHECK_NEXT;
 }
@@ -407,9 +407,9 @@ static enum verify_check pass_open_check(struct verify_session *session, const s
 static enum verify_ask walk_ask(struct verify_session *session, struct probe_frame *ret, int64_t *ret_deadline_ns)
 {
     struct probe_walk *walk = &session->walk;
-    if (!session->sizes.walkers || !session->sizes.walk_steps)
+    if (!session->sizes->walkers || !session->sizes->walk_steps)
         return VERIFY_ASK_SKIP;
-    walk->walkers = session->sizes.walkers;
+    walk->walkers = session->sizes->walkers;
     walk->steps = verify_walk_steps(session);
     crypto_random(walk->key, sizeof(walk->key));
     ask_challenge(session, PROBE_KIND_WALK, walk->key, verify_walk_s(session, walk->steps), ret, ret_deadline_ns);
