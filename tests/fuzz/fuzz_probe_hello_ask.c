@@ -1,0 +1,3 @@
+#include "tests/fuzz/probe_frame_fuzz.h"
+
+PROBE_FRAME_TARGET(PROBE_HELLO_ASK)
