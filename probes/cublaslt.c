@@ -19,6 +19,8 @@ enum {            /* of library_types.h, cublas_api.h and cublasLt.h */
        LT_OP_T = 1,
        LT_DESC_TRANS_A = 3,
        LT_PREFERENCE_WORKSPACE_MAX = 1,
+       LT_LAYOUT_BATCH = 5,
+       LT_LAYOUT_STRIDE = 6,
 };
 
 struct lt_result { /* cublasLtMatmulHeuristicResult_t */
@@ -41,6 +43,8 @@ struct lt_result { /* cublasLtMatmulHeuristicResult_t */
     X(layout_create, "cublasLtMatrixLayoutCreate", int,                                                                \
       (void **ret, int type, uint64_t rows, uint64_t columns, int64_t ld))                                             \
     X(layout_destroy, "cublasLtMatrixLayoutDestroy", int, (void *layout))                                              \
+    X(layout_set, "cublasLtMatrixLayoutSetAttribute", int,                                                             \
+      (void *layout, int attribute, const void *value, size_t size))                                                   \
     X(preference_create, "cublasLtMatmulPreferenceCreate", int, (void **ret))                                          \
     X(preference_destroy, "cublasLtMatmulPreferenceDestroy", int, (void *preference))                                  \
     X(preference_set, "cublasLtMatmulPreferenceSetAttribute", int,                                                     \
@@ -108,6 +112,12 @@ struct cublaslt *cublaslt_close(struct cublaslt *blas)
     return NULL;
 }
 
+struct cublaslt *cublaslt_abandon(struct cublaslt *blas)
+{
+    free(blas);
+    return NULL;
+}
+
 unsigned cublaslt_version(const struct cublaslt *blas)
 {
     return blas->version;
@@ -121,10 +131,28 @@ static enum error lt_checked(int status, const char *call)
     return ERR_SYSTEM;
 }
 
+static enum error layout_make(const struct gemm *gemm, int type, uint32_t rows, uint32_t columns, uint64_t stride,
+                              void **ret)
+{
+    const struct lt_table *call = &gemm->blas->call;
+    const int32_t batch = (int32_t)gemm->shape.batch;
+    const int64_t step = (int64_t)stride;
+    enum error error =
+        lt_checked(call->layout_create(ret, type, rows, columns, (int64_t)rows), "cublasLtMatrixLayoutCreate");
+    if (error == ERR_NONE && batch > 1)
+        error = lt_checked(call->layout_set(*ret, LT_LAYOUT_BATCH, &batch, sizeof batch),
+                           "cublasLtMatrixLayoutSetAttribute (batch)");
+    if (error == ERR_NONE && batch > 1)
+        error = lt_checked(call->layout_set(*ret, LT_LAYOUT_STRIDE, &step, sizeof step),
+                           "cublasLtMatrixLayoutSetAttribute (stride)");
+    return error;
+}
+
 static enum error descriptors_make(struct gemm *gemm)
 {
     const struct lt_table *call = &gemm->blas->call;
-    const bool is_s8 = gemm->type == GEMM_S8;
+    const struct gemm_shape *shape = &gemm->shape;
+    const bool is_s8 = shape->type == GEMM_S8;
     const int in = is_s8 ? LT_R_8I : LT_R_16BF, out = is_s8 ? LT_R_32I : LT_R_32F, transposed = LT_OP_T;
     const int compute = is_s8 ? LT_COMPUTE_32I : LT_COMPUTE_32F;
     enum error error = lt_checked(call->operation_create(&gemm->operation, compute, out), "cublasLtMatmulDescCreate");
@@ -132,14 +160,11 @@ static enum error descriptors_make(struct gemm *gemm)
         error = lt_checked(call->operation_set(gemm->operation, LT_DESC_TRANS_A, &transposed, sizeof transposed),
                            "cublasLtMatmulDescSetAttribute");
     if (error == ERR_NONE)
-        error = lt_checked(call->layout_create(&gemm->a, in, gemm->k, gemm->m, (int64_t)gemm->k),
-                           "cublasLtMatrixLayoutCreate (A)");
+        error = layout_make(gemm, in, shape->k, shape->m, 0, &gemm->a);
     if (error == ERR_NONE)
-        error = lt_checked(call->layout_create(&gemm->b, in, gemm->k, gemm->n, (int64_t)gemm->k),
-                           "cublasLtMatrixLayoutCreate (B)");
+        error = layout_make(gemm, in, shape->k, shape->n, shape->b_stride, &gemm->b);
     if (error == ERR_NONE)
-        error = lt_checked(call->layout_create(&gemm->c, out, gemm->m, gemm->n, (int64_t)gemm->m),
-                           "cublasLtMatrixLayoutCreate (C)");
+        error = layout_make(gemm, out, shape->m, shape->n, shape->c_stride, &gemm->c);
     return error;
 }
 
@@ -177,10 +202,11 @@ out:
     return error;
 }
 
-enum error gemm_plan(struct cublaslt *blas, enum gemm_type type, uint32_t m, uint32_t n, uint32_t k,
-                     size_t workspace_bytes_max, struct gemm *ret)
+enum error gemm_plan(struct cublaslt *blas, const struct gemm_shape *shape, size_t workspace_bytes_max,
+                     struct gemm *ret)
 {
-    struct gemm gemm = {.blas = blas, .m = m, .n = n, .k = k, .type = type};
+    struct gemm gemm = {.blas = blas, .shape = *shape};
+    assert(shape->batch >= 1);
     enum error error = descriptors_make(&gemm);
     if (error == ERR_NONE)
         error = algorithms_find(&gemm, workspace_bytes_max);
@@ -212,7 +238,7 @@ enum error gemm_run(const struct gemm *gemm, unsigned algorithm, cu_pointer a, c
     const struct gemm_algorithm *chosen = &gemm->algorithm[algorithm];
     const int32_t one_s32 = 1, zero_s32 = 0;
     const float one_f32 = 1, zero_f32 = 0;
-    const bool is_s8 = gemm->type == GEMM_S8;
+    const bool is_s8 = gemm->shape.type == GEMM_S8;
     const void *alpha = is_s8 ? (const void *)&one_s32 : (const void *)&one_f32;
     const void *beta = is_s8 ? (const void *)&zero_s32 : (const void *)&zero_f32;
     void *to = (void *)(uintptr_t)c;

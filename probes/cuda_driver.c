@@ -10,8 +10,7 @@
 #include <string.h>
 
 #define CALL_ROW(name, symbol, parameters) {symbol, offsetof(struct cuda_driver, name), 0},
-#define OPTIONAL_ROW(name, symbol, parameters) {symbol, offsetof(struct cuda_driver, name), 1},
-static const struct library_call driver_calls[] = {CUDA_DRIVER_CALLS(CALL_ROW) CUDA_DRIVER_OPTIONAL(OPTIONAL_ROW)};
+static const struct library_call driver_calls[] = {CUDA_DRIVER_CALLS(CALL_ROW)};
 
 /* One driver in a process: libcuda keeps its own state behind it, so that a second table would be no second driver. */
 static struct {

@@ -16,8 +16,6 @@ typedef struct cu_module_opaque *cu_module;
 typedef struct cu_function_opaque *cu_function;
 typedef struct cu_stream_opaque *cu_stream;
 typedef struct cu_event_opaque *cu_event;
-typedef struct cu_graph_opaque *cu_graph;
-typedef struct cu_graph_exec_opaque *cu_graph_exec;
 
 enum { /* CUresult */
        CU_OK = 0,
@@ -40,8 +38,6 @@ enum {
     CU_STREAM_NON_BLOCKING = 1,
     CU_EVENT_TIMED = 0,
     CU_EVENT_UNTIMED = 2,
-    CU_CAPTURE_THREAD_LOCAL = 1,
-    CU_SCHED_YIELD = 2,
 };
 
 /* X(name in the table, name in the library, parameters) */
@@ -84,19 +80,9 @@ enum {
       (cu_function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y, \
        unsigned block_z, unsigned shared_bytes, cu_stream stream, void **params, void **extra))
 
-/* Not in every driver that is still met; NULL where they are not. */
-#define CUDA_DRIVER_OPTIONAL(X)                                                                                   \
-    X(capture_begin, "cuStreamBeginCapture_v2", (cu_stream stream, int mode))                                     \
-    X(capture_end, "cuStreamEndCapture", (cu_stream stream, cu_graph * ret))                                      \
-    X(graph_make, "cuGraphInstantiateWithFlags", (cu_graph_exec * ret, cu_graph graph, unsigned long long flags)) \
-    X(graph_launch, "cuGraphLaunch", (cu_graph_exec exec, cu_stream stream))                                      \
-    X(graph_exec_destroy, "cuGraphExecDestroy", (cu_graph_exec exec))                                             \
-    X(graph_destroy, "cuGraphDestroy", (cu_graph graph))
-
 #define CUDA_DRIVER_POINTER(name, symbol, parameters) cu_result(*name) parameters;
 struct cuda_driver {
     CUDA_DRIVER_CALLS(CUDA_DRIVER_POINTER)
-    CUDA_DRIVER_OPTIONAL(CUDA_DRIVER_POINTER)
 };
 #undef CUDA_DRIVER_POINTER
 
