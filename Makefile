@@ -35,6 +35,9 @@ CUDA_ARCHS ?= 80 86 89 90 100 120
 KERNEL_SOURCES := $(wildcard probes/cuda/*.cu probes/cuda/*.cuh) probes/cuda/kernels.h probes/primitives.h
 FATBIN := build/probes/cuda/kernels.fatbin
 EMULATION := build/tests/cuda_emu/kernels.o build/tests/cuda_emu/emu.o
+# A driver over the emulation, for what loads libcuda.so.1 and its like.
+FAKE_CUDA := build/tests/fake_cuda/libfake_cuda.so
+FAKED := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(shell grep -l fake_cuda/fake_cuda.h tests/unit/test_*.c 2>/dev/null))
 EMULATED := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(shell grep -l cuda_emu/emu.h tests/unit/test_*.c 2>/dev/null))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 LUA := $(wildcard */*.lua */*/*.lua)
@@ -59,7 +62,7 @@ deps: ## install what the build and the tests need (apt packages, Python venv fo
 	@bash deploy/deps.sh
 
 ifeq ($(shell command -v $(CXX)),)
-UNIT := $(filter-out $(EMULATED),$(UNIT))
+UNIT := $(filter-out $(EMULATED) $(FAKED),$(UNIT))
 $(if $(EMULATED),$(info no C++ compiler ($(CXX)): without the tests of the CUDA kernels))
 endif
 check: $(UNIT) ## unit tests
@@ -119,7 +122,7 @@ $(FATBIN): $(KERNEL_SOURCES)
 	$(call quiet,NVCC,probes/cuda/kernels.cu)$(NVCC) -fatbin -std=c++17 -O3 -I. -Werror all-warnings --threads 2 \
 	  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_80,code=compute_80 \
 	  $(NVCCFLAGS) -o $@ probes/cuda/kernels.cu
-CXXFLAGS_EMULATION := -std=c++17 -O2 -g -I. -Wall -Wextra -Werror -Wno-unknown-pragmas -fno-omit-frame-pointer
+CXXFLAGS_EMULATION := -std=c++17 -O2 -g -fPIC -I. -Wall -Wextra -Werror -Wno-unknown-pragmas -fno-omit-frame-pointer
 build/tests/cuda_emu/kernels.o: $(KERNEL_SOURCES) tests/cuda_emu/emulation.hpp
 	@mkdir -p $(@D)
 	$(call quiet,CXX,probes/cuda/kernels.cu)$(CXX) $(CXXFLAGS_EMULATION) -include tests/cuda_emu/emulation.hpp -x c++ \
@@ -139,6 +142,11 @@ $(BUILD)/sluice: $(BUILD)/gateway/cli/sluice.o $(ARCHIVES)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
+$(FAKE_CUDA): $(wildcard tests/fake_cuda/*) probes/cuda/kernels.h $(EMULATION)
+	@mkdir -p $(@D)
+	$(call quiet,LD,$@)$(CC) -std=c17 -D_GNU_SOURCE -I. $(WARN) -O2 -g -fPIC -shared -fno-omit-frame-pointer -o $@ \
+	  $(wildcard tests/fake_cuda/*.c) $(EMULATION) -lstdc++
+$(FAKED): | $(FAKE_CUDA)
 $(EMULATED): $(EMULATION)
 $(EMULATED): LDLIBS_ALL += -lstdc++
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(ARCHIVES)
