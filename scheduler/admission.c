@@ -8,7 +8,7 @@
 #include <time.h>
 
 #define CLAIM_MS 30000          /* a probe that nobody reports on (its gateway died): another may start after this */
-#define LONGEST_PROBE_MS 120000 /* beyond any admission: no claim is renewed past this */
+#define LONGEST_PROBE_MS 300000 /* beyond any admission: no claim is renewed past this */
 #define RETRY_LOST_MS 1000
 #define RETEST_MS 1000
 #define RETESTS 2
