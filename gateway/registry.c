@@ -2,9 +2,12 @@
 
 #include "core/clock.h"
 #include "core/money.h"
+#include "scheduler/exposure.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#define GIB 1073741824.0
 
 /* A worker that left the registry while calls or snapshots still hold it: its index is taken until they let go. */
 struct gone {
@@ -157,11 +160,12 @@ static enum registry_change compare(const struct worker_record *old, const struc
                    old->gpus == new->gpus && old->slots == new->slots && old->price_usd_nano == new->price_usd_nano &&
                    old->vram_bytes == new->vram_bytes && !strcmp(old->gpu, new->gpu) &&
                    !strcmp(old->gpu_raw, new->gpu_raw) && !strcmp(old->region, new->region) &&
-                   !strcmp(old->tags, new->tags) && !strcmp(old->supplier, new->supplier);
+                   !strcmp(old->tags, new->tags) && !strcmp(old->supplier, new->supplier) &&
+                   !strcmp(old->proof.gpu, new->proof.gpu) && !old->proof.at_ms == !new->proof.at_ms;
     if (!is_same)
         return REGISTRY_NOW;
-    bool is_reputed = old->reputation.at_ms == new->reputation.at_ms;
-    return is_reputed ? REGISTRY_SAME : REGISTRY_SLOW;
+    bool is_same_score = old->reputation.at_ms == new->reputation.at_ms && old->proof.at_ms == new->proof.at_ms;
+    return is_same_score ? REGISTRY_SAME : REGISTRY_SLOW;
 }
 
 enum error registry_put(struct registry *registry, const struct worker_record *record, enum registry_change *ret_change,
@@ -302,6 +306,42 @@ bool registry_serves(const struct registry_entry *entry, int admission, int64_t 
     return is_admitted && is_near && entry->is_models_known && !entry->draining;
 }
 
+/* -- what was proven ------------------------------------------------------------------------------------------------
+ */
+
+/* What it is sold as: by the proven numbers, once there are any. */
+static struct str sold_gpu(const struct worker_record *record)
+{
+    const struct worker_proof *proof = &record->proof;
+    if (!proof->at_ms)
+        return str_of(record->gpu);
+    return proof->gpu[0] ? str_of(proof->gpu) : STR("unknown");
+}
+
+/* Of a GPU. The class's whole memory, for a challenge fills a little less than all; without one no more than proven. */
+static uint64_t sold_vram(const struct worker_record *record)
+{
+    const struct worker_proof *proof = &record->proof;
+    double proven = proof->proven.vram_gib * GIB;
+    if (!proof->at_ms)
+        return record->vram_bytes;
+    if (proof->class_vram_gib > 0)
+        return (uint64_t)(proof->class_vram_gib * GIB);
+    return proven < (double)record->vram_bytes ? (uint64_t)proven : record->vram_bytes;
+}
+
+static double share_or_1(double share, int64_t proven_at_ms)
+{
+    return proven_at_ms && share > 0 ? share : 1;
+}
+
+static uint32_t calls_max(const struct worker_record *record, int64_t now_ms)
+{
+    int64_t earned = exposure_earned_usd_nano(record->earned_usd_nano, record->reputation.at_ms, now_ms);
+    int64_t call = exposure_call_usd_nano(record->price_usd_nano, record->gpus, record->slots);
+    return exposure_calls(exposure_cap_usd_nano(EXPOSURE_START_USD_NANO, earned), call);
+}
+
 size_t registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
                        struct offer *offers)
 {
@@ -314,10 +354,12 @@ size_t registry_offers(struct registry *registry, const struct settings *setting
         entry->was_served = serves;
         if (!serves) /* cannot be had now: no offer */
             continue;
-        offers[count++] = (struct offer){
+        struct offer *offer = &offers[count++];
+        *offer = (struct offer){
             .id = str_of(record->id),
             .network = STR("native"),
-            .gpu = str_of(record->gpu),
+            .gpu = sold_gpu(record),
+            .claimed = str_of(record->gpu),
             .gpu_raw = str_of(record->gpu_raw),
             .region = str_of(record->region),
             .supplier = str_of(record->supplier),
@@ -330,13 +372,17 @@ size_t registry_offers(struct registry *registry, const struct settings *setting
             .slots = record->slots ? record->slots : 1,
             .price_usd_nano = record->price_usd_nano,
             .take_rate_bps = (int32_t)settings_take_bps(settings, str_of(record->supplier)),
-            .vram_bytes = record->vram_bytes,
+            .vram_bytes = sold_vram(record),
             .reputation = reputation_bound(&record->reputation, now_ms),
-            .performance = 1,
+            .performance = share_or_1(record->proof.performance, record->proof.at_ms),
+            .claimed_performance = share_or_1(record->proof.claimed_performance, record->proof.at_ms),
+            .calls_max = calls_max(record, now_ms),
             .completion = 1,
             .latency_ns = atomic_load(&entry->worker->rtt_ns),
             .observed_at_ms = heard_ns ? now_ms - (now_ns - heard_ns) / NS_PER_MS : record->enrolled_at_ms,
         };
+        for (unsigned d = 0; d < REPUTATION_DIMENSIONS; d++)
+            offer->reputation_scores[d] = reputation_score(&record->reputation, d, now_ms);
     }
     return count;
 }
@@ -371,6 +417,35 @@ static const char *absence(const struct registry_entry *entry, const char **ret_
     return worker_is_live(worker, clock_mono_ns()) ? NULL : "no heartbeat";
 }
 
+static json_t *reputation_parts(const struct reputation *reputation, int64_t now_ms)
+{
+    const struct reputation now = reputation_at(reputation, now_ms);
+    json_t *parts = json_object();
+    for (unsigned d = 0; parts && d < REPUTATION_DIMENSIONS; d++)
+        json_object_set_new(parts, reputation_dimension_name(d),
+                            json_pack("{s:f, s:f, s:f}", "score", reputation_score(&now, d, now_ms), "good",
+                                      now.good[d], "bad", now.bad[d]));
+    return parts;
+}
+
+/* What a proof showed, beside what was claimed; true: all of it fits in. */
+static bool add_proof(json_t *row, const struct worker_record *record, int64_t now_ms)
+{
+    const struct worker_proof *proof = &record->proof;
+    bool is_proven = proof->at_ms != 0;
+    struct str sold = sold_gpu(record);
+    int64_t banned_until = record->admission.banned_until_ms;
+    json_t *more = json_pack("{s:s%, s:s, s:o, s:f, s:o, s:o, s:o, s:o}", "gpu", sold.ptr, sold.len, "gpu_claimed",
+                             record->gpu, "gpu_proven", is_proven ? json_stringn(sold.ptr, sold.len) : json_null(),
+                             "performance", share_or_1(proof->performance, proof->at_ms), "reputation_parts",
+                             reputation_parts(&record->reputation, now_ms), "proven_at", at_or_null(proof->at_ms),
+                             "driver", proof->driver[0] ? json_string(proof->driver) : json_null(), "banned_until",
+                             at_or_null(banned_until > now_ms ? banned_until : 0));
+    bool fits = more && json_object_update(row, more) == 0;
+    json_decref(more);
+    return fits;
+}
+
 json_t *registry_row(const struct registry_entry *entry, int64_t now_ms)
 {
     const struct worker_record *record = &entry->record;
@@ -389,7 +464,7 @@ json_t *registry_row(const struct registry_entry *entry, int64_t now_ms)
         why = why_absent;
     }
     json_t *reason = why ? json_string(why) : json_null();
-    return json_pack(
+    json_t *row = json_pack(
         "{s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:i, s:s, s:i, s:i, s:s, s:o, s:f, s:o, s:o, s:o, s:b, s:b, s:I}",
         "id", record->id, "name", record->name, "supplier", record->supplier, "state", state, "reason", reason,
         "models", models, "gpu", record->gpu, "gpu_raw", record->gpu_raw, "gpus", (int)record->gpus,
@@ -400,4 +475,9 @@ json_t *registry_row(const struct registry_entry *entry, int64_t now_ms)
         admission->last_probe_took_ms ? json_integer(admission->last_probe_took_ms) : json_null(), "next_probe_at",
         at_or_null(admission->next_probe_at_ms), "linked", entry->links > 0, "draining", (int)entry->draining,
         "enrolled_at", (json_int_t)record->enrolled_at_ms);
+    if (row && !add_proof(row, record, now_ms)) {
+        json_decref(row);
+        return NULL;
+    }
+    return row;
 }

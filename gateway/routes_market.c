@@ -41,6 +41,14 @@ static json_t *number_json(double value)
     return rounded == floor(rounded) && fabs(rounded) < 1e15 ? json_integer((json_int_t)rounded) : json_real(rounded);
 }
 
+static json_t *scores_json(const struct market *market, uint32_t row)
+{
+    json_t *scores = json_object();
+    for (unsigned d = 0; scores && d < REPUTATION_DIMENSIONS; d++)
+        json_object_set_new(scores, reputation_dimension_name(d), json_real(market_reputation_score(market, row, d)));
+    return scores;
+}
+
 static json_t *parts_json(double price, double latency, double reputation)
 {
     return json_pack("{s:f, s:f, s:f}", "price", price, "latency", latency, "reputation", reputation);
@@ -146,16 +154,19 @@ static json_t *offer_json(const struct market *market, const struct offer_rank *
 {
     uint32_t row = rank->row;
     json_t *offer = json_pack(
-        "{s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:b, s:f, s:o, s:I, s:f}", "id", text_json(market_id(market, row)),
-        "network", text_json(market_network(market, row)), "gpu", text_json(market_gpu(market, row)), "gpu_raw",
+        "{s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:f, s:b, s:f, s:o, s:I, s:f}", "id",
+        text_json(market_id(market, row)), "network", text_json(market_network(market, row)), "gpu",
+        text_json(market_gpu(market, row)), "gpu_claimed", text_json(market_claimed(market, row)), "gpu_raw",
         text_json(market_gpu_raw(market, row)), "count", (json_int_t)market_gpus(market, row), "vram_gib",
         number_json((double)market_vram_bytes(market, row) / 1073741824.0), "region",
         text_json(market_region(market, row)), "price_per_gpu_hour_usd", money_json(market_price(market, row)),
-        "interruptible", (int)market_is_interruptible(market, row), "reputation", market_reputation(market, row),
-        "latency_ms", number_json((double)market_latency_ns(market, row) / 1e6), "observed_at",
-        (json_int_t)market_observed_at_ms(market, row), "score", rank->score);
+        "effective_price_per_gpu_hour_usd", money_json(market_effective_price(market, row)), "performance",
+        market_performance(market, row), "interruptible", (int)market_is_interruptible(market, row), "reputation",
+        market_reputation(market, row), "latency_ms", number_json((double)market_latency_ns(market, row) / 1e6),
+        "observed_at", (json_int_t)market_observed_at_ms(market, row), "score", rank->score);
     if (offer && explain &&
-        json_object_set_new(offer, "parts", parts_json(rank->price, rank->latency, rank->reputation)) != 0) {
+        (json_object_set_new(offer, "parts", parts_json(rank->price, rank->latency, rank->reputation)) != 0 ||
+         json_object_set_new(offer, "reputation_parts", scores_json(market, row)) != 0)) {
         json_decref(offer);
         return NULL;
     }

@@ -31,6 +31,7 @@ enum reason {
     REASON_EJECTED,
     REASON_NOT_LINKED,
     REASON_FULL,
+    REASON_EXPOSURE,
     REASON_COUNT
 };
 
@@ -45,6 +46,7 @@ static const char *const reason_texts[REASON_COUNT] = {
     [REASON_EJECTED] = "ejected after failures",
     [REASON_NOT_LINKED] = "not linked to this gateway",
     [REASON_FULL] = "no free slot",
+    [REASON_EXPOSURE] = "exposure: as much value in flight as its earnings cover",
 };
 
 /* A query with its texts looked up. */
@@ -118,6 +120,9 @@ static enum reason check(const struct plan *plan, uint32_t row)
         return REASON_NOT_LINKED;
     if (!worker_has_free_slot(worker) || worker_refused_lately(worker, query->now_ns))
         return REASON_FULL;
+    /* Calls of this gateway alone: what the worker itself reports must not widen its own bound, nor narrow it. */
+    if ((uint32_t)atomic_load_explicit(&worker->in_flight, memory_order_relaxed) >= plan->market->calls_max[row])
+        return REASON_EXPOSURE;
     return FITS;
 }
 

@@ -35,8 +35,8 @@ uint32_t exposure_calls(int64_t cap_usd_nano, int64_t call_usd_nano)
 {
     if (call_usd_nano <= 0)
         return EXPOSURE_ANY;
-    int64_t calls = cap_usd_nano > 0 ? cap_usd_nano / call_usd_nano : 0;
-    return calls < EXPOSURE_ANY ? (uint32_t)calls : EXPOSURE_ANY;
+    int64_t within = cap_usd_nano > 0 ? cap_usd_nano / call_usd_nano : 0;
+    return within < EXPOSURE_ANY ? (uint32_t)within + 1 : EXPOSURE_ANY;
 }
 
 double exposure_check_probability(int64_t gain_usd_nano, int64_t penalty_usd_nano)

@@ -9,7 +9,7 @@
 
 #define EXPOSURE_START_USD_NANO INT64_C(1000000000)           /* E0: what a worker that earned nothing yet may hold */
 #define EXPOSURE_HALF_LIFE_MS (INT64_C(7) * 24 * 3600 * 1000) /* of earnings */
-#define EXPOSURE_ANY UINT32_MAX
+#define EXPOSURE_ANY UINT32_MAX                               /* calls at once: no bound */
 
 /* Earnings as of now. */
 int64_t exposure_earned_usd_nano(int64_t earned_usd_nano, int64_t at_ms, int64_t now_ms);
@@ -17,8 +17,8 @@ int64_t exposure_earned_usd_nano(int64_t earned_usd_nano, int64_t at_ms, int64_t
 int64_t exposure_cap_usd_nano(int64_t start_usd_nano, int64_t earned_usd_nano);
 /* What a call may cost: ten minutes of its share of the machine. */
 int64_t exposure_call_usd_nano(int64_t price_usd_nano, uint32_t gpus, uint32_t slots);
-/* Calls in flight up to which a worker is given more: with `n` in flight it gets another while n times a call's value
- * is within the cap, so that it always may have one. EXPOSURE_ANY when calls cost nothing. */
+/* How many calls it may have at once: with n in flight it is given another while n times a call's value is within the
+ * cap, so that it always may have one. EXPOSURE_ANY when calls cost nothing. */
 uint32_t exposure_calls(int64_t cap_usd_nano, int64_t call_usd_nano);
 
 /* The probability of checking an answer that makes cheating not pay (proof of sampling): p * penalty >= (1 - p) * gain,

@@ -2,6 +2,7 @@
 #include "scheduler/market_columns.h"
 #include "core/crypto.h"
 #include "core/money.h"
+#include "scheduler/exposure.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -240,22 +241,29 @@ static double share(double value)
     return value >= SHARE_MIN ? value < 1.0 ? value : 1.0 : SHARE_MIN; /* NaN becomes the least */
 }
 
+static double probability(double value)
+{
+    return value > 0 ? value < 1 ? value : 1 : 0;
+}
+
 #define COLUMN(market, name) ((market)->name = calloc((market)->padded, sizeof(*(market)->name)))
 
 static bool add_columns(struct market *m)
 {
     m->id_at = calloc((size_t)m->count + 1, sizeof(*m->id_at));
-    return m->id_at && COLUMN(m, valid) && COLUMN(m, interruptible) && COLUMN(m, gpu) && COLUMN(m, gpu_raw) &&
-           COLUMN(m, region) && COLUMN(m, network) && COLUMN(m, supplier) && COLUMN(m, tag_text) && COLUMN(m, tags) &&
-           COLUMN(m, gpus) && COLUMN(m, slots) && COLUMN(m, vram_bytes) && COLUMN(m, price_usd_nano) &&
-           COLUMN(m, latency_ns) && COLUMN(m, observed_at_ms) && COLUMN(m, take_rate_bps) &&
-           COLUMN(m, price_effective) && COLUMN(m, latency_part) && COLUMN(m, reputation_part) && COLUMN(m, worker) &&
-           COLUMN(m, worker_hash);
+    return m->id_at && COLUMN(m, valid) && COLUMN(m, interruptible) && COLUMN(m, gpu) && COLUMN(m, claimed) &&
+           COLUMN(m, gpu_raw) && COLUMN(m, region) && COLUMN(m, network) && COLUMN(m, supplier) &&
+           COLUMN(m, tag_text) && COLUMN(m, tags) && COLUMN(m, gpus) && COLUMN(m, slots) && COLUMN(m, calls_max) &&
+           COLUMN(m, performance) && COLUMN(m, claimed_performance) && COLUMN(m, reputation_scores) &&
+           COLUMN(m, vram_bytes) && COLUMN(m, price_usd_nano) && COLUMN(m, latency_ns) && COLUMN(m, observed_at_ms) &&
+           COLUMN(m, take_rate_bps) && COLUMN(m, price_effective) && COLUMN(m, latency_part) &&
+           COLUMN(m, reputation_part) && COLUMN(m, worker) && COLUMN(m, worker_hash);
 }
 
 static bool add_row(struct market *m, uint32_t row, const struct offer *offer)
 {
     if (!intern_add(m, &m->gpus_seen, offer->gpu, &m->gpu[row]) ||
+        !intern_add(m, &m->claims, offer->claimed.ptr ? offer->claimed : offer->gpu, &m->claimed[row]) ||
         !intern_add(m, &m->gpu_raws, offer->gpu_raw, &m->gpu_raw[row]) ||
         !intern_add(m, &m->regions, offer->region, &m->region[row]) ||
         !intern_add(m, &m->networks, offer->network, &m->network[row]) ||
@@ -270,11 +278,16 @@ static bool add_row(struct market *m, uint32_t row, const struct offer *offer)
     m->latency_ns[row] = offer->latency_ns > 0 ? offer->latency_ns : 0;
     m->observed_at_ms[row] = offer->observed_at_ms;
     m->take_rate_bps[row] = offer->take_rate_bps;
+    m->calls_max[row] = offer->calls_max ? offer->calls_max : EXPOSURE_ANY;
+    m->performance[row] = (float)share(offer->performance);
+    m->claimed_performance[row] =
+        offer->claimed_performance > 0 ? (float)share(offer->claimed_performance) : m->performance[row];
     m->price_effective[row] = (float)((double)m->price_usd_nano[row] / (double)USD_NANO / share(offer->performance) /
                                       share(offer->completion));
     m->latency_part[row] = (float)part_of((double)m->latency_ns[row], LATENCY_REFERENCE_NS);
-    double reputation = offer->reputation > 0 ? offer->reputation < 1 ? offer->reputation : 1 : 0;
-    m->reputation_part[row] = (float)(1.0 - reputation);
+    m->reputation_part[row] = (float)(1.0 - probability(offer->reputation));
+    for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++)
+        m->reputation_scores[row][i] = (float)probability(offer->reputation_scores[i]);
     m->worker[row] = worker_ref(offer->worker);
     m->worker_hash[row] = offer->worker ? str_hash(str_of(offer->worker->id), 0) : 0;
     return true;
@@ -353,7 +366,7 @@ enum error market_build(const struct offer *offers, size_t offer_count, const st
     crypto_random(&market->seed, sizeof(market->seed));
     market->count = (uint32_t)offer_count;
     market->padded = (market->count / MARKET_BLOCK + 1) * MARKET_BLOCK;
-    market->gpus_seen.ignores_case = market->regions.ignores_case = true;
+    market->gpus_seen.ignores_case = market->regions.ignores_case = market->claims.ignores_case = true;
     market->networks.ignores_case = market->tag_names.ignores_case = true;
     /* The first byte is nobody's: it gives even the empty texts an address. */
     bool ok = add_columns(market) && buf_append(&market->pool, "", 1);
@@ -388,6 +401,7 @@ static void market_free(struct market *m)
                              m->valid,
                              m->interruptible,
                              m->gpu,
+                             m->claimed,
                              m->gpu_raw,
                              m->region,
                              m->network,
@@ -396,6 +410,10 @@ static void market_free(struct market *m)
                              m->tags,
                              m->gpus,
                              m->slots,
+                             m->calls_max,
+                             m->performance,
+                             m->claimed_performance,
+                             m->reputation_scores,
                              m->vram_bytes,
                              m->price_usd_nano,
                              m->latency_ns,
@@ -414,8 +432,8 @@ static void market_free(struct market *m)
                              m->alias_target};
     for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
         free(columns[i]);
-    struct intern *const interns[] = {&m->gpus_seen, &m->gpu_raws,  &m->regions, &m->networks, &m->suppliers,
-                                      &m->tag_texts, &m->tag_names, &m->models,  &m->aliases};
+    struct intern *const interns[] = {&m->gpus_seen, &m->claims,    &m->gpu_raws,  &m->regions, &m->networks,
+                                      &m->suppliers, &m->tag_texts, &m->tag_names, &m->models,  &m->aliases};
     for (size_t i = 0; i < sizeof(interns) / sizeof(interns[0]); i++)
         intern_free(interns[i]);
     buf_free(&m->pool);
@@ -518,6 +536,31 @@ double market_reputation(const struct market *market, uint32_t row)
 {
     assert(row < market->count);
     return 1.0 - (double)market->reputation_part[row];
+}
+
+double market_reputation_score(const struct market *market, uint32_t row, enum reputation_dimension dimension)
+{
+    assert(row < market->count && (unsigned)dimension < REPUTATION_DIMENSIONS);
+    return (double)market->reputation_scores[row][dimension];
+}
+
+struct str market_claimed(const struct market *market, uint32_t row)
+{
+    assert(row < market->count);
+    return intern_text(market, &market->claims, market->claimed[row]);
+}
+
+double market_performance(const struct market *market, uint32_t row)
+{
+    assert(row < market->count);
+    return (double)market->performance[row];
+}
+
+int64_t market_effective_price(const struct market *market, uint32_t row)
+{
+    assert(row < market->count);
+    double price = (double)market->price_usd_nano[row] / (double)market->claimed_performance[row];
+    return price < 9e18 ? (int64_t)price : INT64_MAX;
 }
 
 int64_t market_latency_ns(const struct market *market, uint32_t row)

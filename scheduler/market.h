@@ -4,13 +4,17 @@
 #define SLUICE_SCHEDULER_MARKET_H
 
 #include "core/str.h"
+#include "scheduler/reputation.h"
 #include "scheduler/worker.h"
 
 #define OFFER_TAGS_MAX 16
 
 /* One offer as the control thread knows it; texts are borrowed by market_build for the call. */
 struct offer {
-    struct str id, network, gpu, gpu_raw, region, supplier;
+    struct str id, network, region, supplier;
+    struct str gpu;           /* canonical name of what it is sold as: what was proven, once it was */
+    struct str claimed;       /* canonical name of what it says it is; absent: as gpu */
+    struct str gpu_raw;       /* as the supplier spells it */
     struct str tags;          /* "gdpr,hipaa" */
     const struct str *models; /* what its upstream serves; none for an offer that is not a ready worker */
     size_t model_count;
@@ -21,10 +25,13 @@ struct offer {
     int32_t take_rate_bps;
     uint64_t vram_bytes; /* a GPU's */
     bool interruptible;
-    double reputation;  /* lower confidence bound, [0, 1] */
-    double performance; /* measured share of the datasheet's performance, (0, 1]; 1 when unknown */
-    double completion;  /* probability of completing, (0, 1] */
-    int64_t latency_ns; /* prior: round trip */
+    double reputation; /* lower confidence bound, [0, 1] */
+    double reputation_scores[REPUTATION_DIMENSIONS];
+    double performance;         /* measured share of the datasheet's performance, (0, 1]; 1 when unknown */
+    double claimed_performance; /* the same of the claimed class's; 0: as performance */
+    double completion;          /* probability of completing, (0, 1] */
+    uint32_t calls_max;         /* at once, by what it has earned (exposure.h); 0: no bound */
+    int64_t latency_ns;         /* prior: round trip */
     int64_t observed_at_ms;
 };
 
@@ -58,6 +65,12 @@ struct str market_gpu_raw(const struct market *market, uint32_t row);
 uint64_t market_vram_bytes(const struct market *market, uint32_t row); /* of one GPU */
 bool market_is_interruptible(const struct market *market, uint32_t row);
 double market_reputation(const struct market *market, uint32_t row);
+double market_reputation_score(const struct market *market, uint32_t row, enum reputation_dimension dimension);
+struct str market_claimed(const struct market *market, uint32_t row);
+double market_performance(const struct market *market, uint32_t row); /* of what it is sold as, (0, 1] */
+/* The price of as much as the claimed class's datasheet promises, as far as was measured: a figure to compare by, by
+ * which nobody is billed. */
+int64_t market_effective_price(const struct market *market, uint32_t row);
 int64_t market_latency_ns(const struct market *market, uint32_t row);
 int64_t market_observed_at_ms(const struct market *market, uint32_t row);
 

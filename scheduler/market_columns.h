@@ -27,18 +27,20 @@ struct market {
 
     /* columns, [padded] */
     uint8_t *valid, *interruptible;
-    uint32_t *gpu, *gpu_raw, *region, *network, *supplier, *tag_text;
+    uint32_t *gpu, *claimed, *gpu_raw, *region, *network, *supplier, *tag_text;
     uint64_t *tags; /* bit mask by number in tag_names */
-    uint32_t *gpus, *slots;
+    uint32_t *gpus, *slots, *calls_max;
     uint64_t *vram_bytes;
     int64_t *price_usd_nano, *latency_ns, *observed_at_ms;
     int32_t *take_rate_bps;
     float *price_effective; /* USD: divided by measured performance and by the probability of completing */
+    float *performance, *claimed_performance;
     float *latency_part, *reputation_part;
+    float (*reputation_scores)[REPUTATION_DIMENSIONS];
     struct worker **worker; /* references held */
     uint64_t *worker_hash;  /* of the worker's id, the same in every gateway */
 
-    struct intern gpus_seen, gpu_raws, regions, networks, suppliers, tag_texts, tag_names, models, aliases;
+    struct intern gpus_seen, claims, gpu_raws, regions, networks, suppliers, tag_texts, tag_names, models, aliases;
     bool tags_overflowed;    /* more than MARKET_TAGS_MAX distinct tags: look into tag_texts for the others */
     float price_median;      /* effective, of all rows */
     float *gpu_price_median; /* by gpu */

@@ -48,9 +48,10 @@ bool proof_is_storable(const struct worker_proof *p)
            is_text(p->driver, sizeof(p->driver)) && is_within(rates->vram_gib, PROVEN_MAX) &&
            is_within(rates->fill_gbps, PROVEN_MAX) && is_within(rates->pass_gbps, PROVEN_MAX) &&
            is_within(rates->walk_gbps, PROVEN_MAX) && is_within(rates->chain_tops, PROVEN_MAX) &&
-           is_within(p->ratio, PROVEN_MAX) && is_within(p->performance, 1) && is_within(p->claimed_performance, 1) &&
-           is_hex_or_empty(p->worker_key) && is_hex_or_empty(p->exchange_key) && is_hex_or_empty(p->chain_root) &&
-           is_hex_or_empty(p->uuid_sha256) && is_hex_or_empty(p->receipt_sha256);
+           is_within(p->class_vram_gib, PROVEN_MAX) && is_within(p->ratio, PROVEN_MAX) &&
+           is_within(p->performance, 1) && is_within(p->claimed_performance, 1) && is_hex_or_empty(p->worker_key) &&
+           is_hex_or_empty(p->exchange_key) && is_hex_or_empty(p->chain_root) && is_hex_or_empty(p->uuid_sha256) &&
+           is_hex_or_empty(p->receipt_sha256);
 }
 
 static bool reputation_is_storable(const struct reputation *reputation)
@@ -175,6 +176,7 @@ void record_put_proof(struct record_words *words, const struct worker_proof *pro
     record_put_double(words, "proof_pass_gbps", proof->proven.pass_gbps);
     record_put_double(words, "proof_walk_gbps", proof->proven.walk_gbps);
     record_put_double(words, "proof_chain_tops", proof->proven.chain_tops);
+    record_put_double(words, "proof_class_vram_gib", proof->class_vram_gib);
     record_put_double(words, "proof_ratio", proof->ratio);
     record_put_double(words, "proof_performance", proof->performance);
     record_put_double(words, "proof_claimed_performance", proof->claimed_performance);
@@ -298,6 +300,7 @@ static bool read_proof(const redisReply *reply, struct worker_proof *p)
            read_double(reply, "proof_pass_gbps", &p->proven.pass_gbps) &&
            read_double(reply, "proof_walk_gbps", &p->proven.walk_gbps) &&
            read_double(reply, "proof_chain_tops", &p->proven.chain_tops) &&
+           read_double(reply, "proof_class_vram_gib", &p->class_vram_gib) &&
            read_double(reply, "proof_ratio", &p->ratio) && read_double(reply, "proof_performance", &p->performance) &&
            read_double(reply, "proof_claimed_performance", &p->claimed_performance) &&
            read_text(reply, "proof_driver", p->driver, sizeof(p->driver)) &&

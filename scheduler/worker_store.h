@@ -17,6 +17,7 @@ struct worker_proof {
     enum verify_purpose purpose; /* of that proof */
     char gpu[40];                /* class by the proven numbers; "": none is near */
     struct proven proven;
+    double class_vram_gib;      /* of the class's datasheet; 0: unknown */
     double ratio;               /* the worst rate against the class's reference */
     double performance;         /* share of the proven class's datasheet, (0, 1]; 1: unknown */
     double claimed_performance; /* share of the claimed class's datasheet, (0, 1]; 1: unknown */

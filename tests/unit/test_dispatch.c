@@ -432,6 +432,33 @@ static void affinity_survives_noise_but_not_slowness(void **state)
     assert_int_equal(chosen(), other);
 }
 
+/* One that has earned little gets no more value at once than that covers, however many slots it tells. */
+static void exposure_bounds_what_is_in_flight(void **state)
+{
+    (void)state;
+    add(CENTS(10));
+    add(CENTS(10));
+    scene.offers[0].calls_max = 2;
+    build("balanced");
+    struct dispatch_candidate got[2];
+    scene.query.max_price_usd_nano = -1;
+    atomic_store(&scene.workers[1]->draining, true);
+    assert_int_equal(chosen(), 0);
+    worker_begin(scene.workers[0], NOW);
+    assert_int_equal(chosen(), 0);
+    atomic_store(&scene.workers[0]->reported, 3); /* what it says itself widens nothing and narrows nothing */
+    assert_int_equal(chosen(), 0);
+    worker_begin(scene.workers[0], NOW);
+    uint32_t row;
+    assert_int_equal(dispatch_choose(scene.market, &scene.query, &row), DISPATCH_FULL);
+    assert_int_equal(dispatch_explain(scene.market, &scene.query, got, 2), 2);
+    assert_true(got[0].row != 0 || strncmp(got[0].rejected, "exposure", 8) == 0);
+    assert_true(got[1].row != 0 || strncmp(got[1].rejected, "exposure", 8) == 0);
+    worker_end(scene.workers[0], NOW, WORKER_DONE, false);
+    assert_int_equal(chosen(), 0);
+    worker_end(scene.workers[0], NOW, WORKER_DONE, false);
+}
+
 static void affinity_minds_failures_but_not_experience(void **state)
 {
     (void)state;
@@ -653,6 +680,7 @@ int main(void)
         cmocka_unit_test_teardown(affinity_is_stable, teardown),
         cmocka_unit_test_teardown(affinity_moves_little, teardown),
         cmocka_unit_test_teardown(affinity_survives_noise_but_not_slowness, teardown),
+        cmocka_unit_test_teardown(exposure_bounds_what_is_in_flight, teardown),
         cmocka_unit_test_teardown(affinity_minds_failures_but_not_experience, teardown),
         cmocka_unit_test_teardown(affinity_gives_way_to_latency_asked_for, teardown),
         cmocka_unit_test_teardown(better_everywhere_never_ranks_lower, teardown),

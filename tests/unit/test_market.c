@@ -33,6 +33,10 @@ static void rows(void **state)
     offers[0].take_rate_bps = 1000;
     offers[0].vram_bytes = UINT64_C(80) << 30;
     offers[0].observed_at_ms = 12345;
+    offers[0].claimed = STR("nvidia/h200-sxm-141");
+    offers[0].performance = 0.5;
+    offers[0].claimed_performance = 0.25;
+    offers[0].reputation_scores[REPUTATION_NETWORK] = 0.75;
     struct market *market = NULL;
     assert_int_equal(market_build(offers, 2, NULL, 0, &market), ERR_NONE);
     memset(offers, 0, sizeof(offers)); /* texts were borrowed for the call only */
@@ -51,6 +55,12 @@ static void rows(void **state)
     assert_int_equal(market_latency_ns(market, 0), NS_PER_MS);
     assert_int_equal(market_observed_at_ms(market, 0), 12345);
     assert_near(market_reputation(market, 0), 0.5, 1e-6);
+    assert_near(market_reputation_score(market, 0, REPUTATION_NETWORK), 0.75, 1e-6);
+    assert_near(market_reputation_score(market, 0, REPUTATION_HARDWARE), 0, 1e-6);
+    assert_str(market_claimed(market, 0), "nvidia/h200-sxm-141");
+    assert_near(market_performance(market, 0), 0.5, 1e-6);
+    assert_int_equal(market_effective_price(market, 0), 4800000000); /* a quarter of what it claims to be */
+    assert_near((double)market->price_effective[0], 2.4, 1e-6);      /* ranked among what it is sold as */
     assert_false(market_is_interruptible(market, 0));
     assert_ptr_equal(market_worker(market, 0), worker);
     assert_int_equal(atomic_load(&worker->refs), 2);
@@ -58,6 +68,8 @@ static void rows(void **state)
     assert_str(market_id(market, 1), "off_1");
     assert_str(market_region(market, 1), "");
     assert_int_equal(market_gpus(market, 1), 1); /* at least one */
+    assert_str(market_claimed(market, 1), "");
+    assert_int_equal(market_effective_price(market, 1), 0);
     assert_true(market_is_interruptible(market, 1));
     assert_null(market_worker(market, 1));
     market_unref(market);
@@ -214,6 +226,7 @@ static void nonsense_stays_finite(void **state)
     assert_int_equal(market_build(offers, 2, NULL, 0, &market), ERR_NONE);
     for (uint32_t row = 0; row < 2; row++) {
         assert_true(__builtin_isfinite(market->price_effective[row]));
+        assert_true(market_effective_price(market, row) >= 0);
         assert_true(market->latency_part[row] >= 0 && market->latency_part[row] <= 1);
         assert_true(market->reputation_part[row] >= 0 && market->reputation_part[row] <= 1);
     }

@@ -199,11 +199,83 @@ static void offers_and_rows(void **state)
     assert_true(json_is_null(json_object_get(row, "reason")));
     json_decref(row);
 
+    assert_string_equal(json_string_value(json_object_get(row = registry_row(entry, 1000), "gpu")), "cpu");
+    assert_true(json_is_null(json_object_get(row, "gpu_proven")) && json_is_null(json_object_get(row, "proven_at")));
+    assert_true(json_is_null(json_object_get(row, "banned_until")) && json_is_null(json_object_get(row, "driver")));
+    json_decref(row);
+
     registry_link(registry, entry, 1, false, 3);
     row = registry_row(entry, 1000);
     assert_string_equal(json_string_value(json_object_get(row, "state")), "offline");
     json_decref(row);
     assert_int_equal(registry_offers(registry, &settings, 3 + 60 * NS_PER_S, 1000, &offer), 0);
+    settings_free(&settings);
+    registry_free(registry);
+}
+
+/* What was claimed counts until something is proven; then that does. */
+static void sold_as_what_is_proven(void **state)
+{
+    (void)state;
+    char error[CONFIG_ERROR_MAX];
+    struct settings settings;
+    struct offer offer;
+    bool changed;
+    enum registry_change change;
+    struct registry *registry = opened();
+    struct worker_record record = record_of("wrk_a");
+    struct registry_entry *entry;
+    strcpy(record.gpu, "nvidia/h200-sxm-141");
+    record.vram_bytes = UINT64_C(141) << 30;
+    assert_int_equal(registry_put(registry, &record, &change, &entry), ERR_NONE);
+    assert_int_equal(settings_load(NULL, &settings, error), ERR_NONE);
+    registry_link(registry, entry, 1, true, 1);
+    assert_int_equal(registry_models(entry, NULL, 0, &changed), ERR_NONE);
+    assert_int_equal(registry_offers(registry, &settings, 2, 1000, &offer), 1);
+    assert_true(str_eq(offer.gpu, offer.claimed) && offer.vram_bytes == record.vram_bytes && offer.performance == 1);
+    assert_int_equal(offer.calls_max, 41); /* 1.20 an hour, 8 slots: 0.025 a call, 1 USD */
+
+    record.proof = (struct worker_proof){.at_ms = 900,
+                                         .gpu = "nvidia/h100-sxm-80",
+                                         .proven = {.vram_gib = 77.6},
+                                         .class_vram_gib = 80,
+                                         .performance = 0.9,
+                                         .claimed_performance = 0.5,
+                                         .driver = "580.1"};
+    record.reputation = (struct reputation){.good = {3, 3, 3, 3}, .bad = {0, 0, 1, 0}, .at_ms = 1000};
+    record.earned_usd_nano = INT64_C(2000000000);
+    record.admission.banned_until_ms = 5000;
+    assert_int_equal(registry_put(registry, &record, &change, &entry), ERR_NONE);
+    assert_int_equal(change, REGISTRY_NOW);
+    assert_int_equal(registry_offers(registry, &settings, 2, 1000, &offer), 1);
+    assert_true(str_eq(offer.gpu, STR("nvidia/h100-sxm-80")) && str_eq(offer.claimed, STR("nvidia/h200-sxm-141")));
+    assert_true(offer.vram_bytes == UINT64_C(80) << 30);
+    assert_true(offer.performance == 0.9 && offer.claimed_performance == 0.5);
+    assert_int_equal(offer.calls_max, 81);
+    assert_true(offer.reputation_scores[REPUTATION_AVAILABILITY] < offer.reputation_scores[REPUTATION_NETWORK]);
+
+    json_t *row = registry_row(entry, 1000);
+    assert_string_equal(json_string_value(json_object_get(row, "gpu")), "nvidia/h100-sxm-80");
+    assert_string_equal(json_string_value(json_object_get(row, "gpu_proven")), "nvidia/h100-sxm-80");
+    assert_string_equal(json_string_value(json_object_get(row, "gpu_claimed")), "nvidia/h200-sxm-141");
+    assert_string_equal(json_string_value(json_object_get(row, "driver")), "580.1");
+    assert_int_equal(json_integer_value(json_object_get(row, "proven_at")), 900);
+    assert_int_equal(json_integer_value(json_object_get(row, "banned_until")), 5000);
+    assert_int_equal(json_object_size(json_object_get(row, "reputation_parts")), REPUTATION_DIMENSIONS);
+    const json_t *part = json_object_get(json_object_get(row, "reputation_parts"), "availability");
+    assert_true(json_real_value(json_object_get(part, "good")) == 3 &&
+                json_real_value(json_object_get(part, "bad")) == 1);
+    assert_true(json_real_value(json_object_get(part, "score")) > 0);
+    json_decref(row);
+
+    record.proof.gpu[0] = 0; /* near no class */
+    record.proof.class_vram_gib = 0;
+    assert_int_equal(registry_put(registry, &record, &change, &entry), ERR_NONE);
+    assert_int_equal(registry_offers(registry, &settings, 2, 1000, &offer), 1);
+    assert_true(str_eq(offer.gpu, STR("unknown")) && offer.vram_bytes < UINT64_C(78) << 30);
+    row = registry_row(entry, 6000);
+    assert_true(json_is_null(json_object_get(row, "banned_until"))); /* over */
+    json_decref(row);
     settings_free(&settings);
     registry_free(registry);
 }
@@ -217,6 +289,7 @@ int main(void)
         cmocka_unit_test(serves_while_linked_and_a_little_longer),
         cmocka_unit_test(models_change_only_when_they_differ),
         cmocka_unit_test(offers_and_rows),
+        cmocka_unit_test(sold_as_what_is_proven),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,6 +118,9 @@ static void test_offer_fields(void **state)
                                          "network",
                                          "gpu",
                                          "gpu_raw",
+                                         "gpu_claimed",
+                                         "effective_price_per_gpu_hour_usd",
+                                         "performance",
                                          "count",
                                          "vram_gib",
                                          "region",
@@ -134,7 +137,9 @@ static void test_offer_fields(void **state)
     assert_int_equal(json_integer_value(json_object_get(row, "vram_gib")), 80);
     assert_true(json_is_false(json_object_get(row, "interruptible")));
     assert_int_equal(json_object_size(json_object_get(row, "parts")), 3);
+    assert_int_equal(json_object_size(json_object_get(row, "reputation_parts")), 4);
     assert_int_equal(get(fixture, route_offers, "gpu=H100", NULL, NULL), 200);
+    assert_null(json_object_get(json_array_get(data_of(fixture), 0), "reputation_parts"));
     assert_null(json_object_get(json_array_get(data_of(fixture), 0), "parts"));
 }
 

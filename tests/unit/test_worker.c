@@ -285,6 +285,29 @@ static void address_blocks(void **state)
     assert_true(worker_address_block(v6_local, true) == 0);
 }
 
+static void payments_are_kept_by_tenant(void **state)
+{
+    (void)state;
+    struct worker *worker = worker_new("wrk_1", 0);
+    struct worker_payment payments[WORKER_PAYERS];
+    assert_int_not_equal(worker_tenant(STR("ten_1")), worker_tenant(STR("ten_2")));
+    assert_int_equal(worker_take_payments(worker, payments), 0);
+    for (int i = 0; i < 3; i++)
+        worker_paid(worker, 7, 100);
+    worker_paid(worker, 8, 5);
+    assert_int_equal(worker_take_payments(worker, payments), 2);
+    assert_true(payments[0].tenant == 7 && payments[0].done == 3 && payments[0].value_usd_nano == 300);
+    assert_true(payments[1].tenant == 8 && payments[1].done == 1 && payments[1].value_usd_nano == 5);
+    for (uint64_t tenant = 10; tenant < 10 + 2 * WORKER_PAYERS; tenant++) /* two places are still taken */
+        worker_paid(worker, tenant, 1);
+    assert_int_equal(worker_take_payments(worker, payments), WORKER_PAYERS - 2);
+    for (uint64_t tenant = 50; tenant < 50 + 2 * WORKER_PAYERS; tenant++) /* now they are free */
+        worker_paid(worker, tenant, 1);
+    assert_int_equal(worker_take_payments(worker, payments), 2);
+    assert_int_equal(worker_take_payments(worker, payments), 0);
+    worker_unref(worker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +324,7 @@ int main(void)
         cmocka_unit_test(ramp),
         cmocka_unit_test(address_blocks),
         cmocka_unit_test(many_threads),
+        cmocka_unit_test(payments_are_kept_by_tenant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
