@@ -186,6 +186,32 @@ static void go_on_after_hello(struct probe_run *run)
     run_release(run);
 }
 
+static void on_newcomer(void *ctx, enum error error, bool is_granted, int64_t retry_after_ms)
+{
+    struct probe_run *run = ctx;
+    (void)retry_after_ms; /* it is tried again with growing pauses, like whatever else is refused */
+    if (error)
+        run_lose(run);
+    else if (!is_granted)
+        snprintf(run->refusal, sizeof(run->refusal), "%s", IDENTITY_BLOCK_FULL);
+    run->was_learned = true;
+    go_on_after_hello(run);
+    run_release(run);
+}
+
+/* It was never admitted, and its address block has only so many admissions. */
+static bool ask_as_newcomer(struct probe_run *run)
+{
+    const struct registry_entry *entry = run_entry(run);
+    uint64_t block = atomic_load(&run->worker->address_block);
+    if (!entry || entry->record.admission.admitted_at_ms || !block || run->refusal[0])
+        return false;
+    if (identity_store_newcomer(run->control->redis, block, str_of(run->worker->id), on_newcomer, run) == ERR_NONE)
+        return true;
+    run_lose(run);
+    return false;
+}
+
 static void on_identified(void *ctx, enum error error, const struct identity_memory *memory)
 {
     struct probe_run *run = ctx;
@@ -193,6 +219,8 @@ static void on_identified(void *ctx, enum error error, const struct identity_mem
         run_lose(run);
     else
         control_identified(run, memory);
+    if (!error && ask_as_newcomer(run))
+        return;
     run->was_learned = true;
     go_on_after_hello(run);
     run_release(run);

@@ -182,6 +182,7 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
     if (run->purpose == VERIFY_ADMISSION || (class && strcmp(class->name, proof->gpu) != 0)) {
         snprintf(proof->gpu, sizeof(proof->gpu), "%s", class ? class->name : "unknown");
         proof->proven = report->proven;
+        proof->class_vram_gib = class ? class->vram_gib : 0;
         proof->ratio = report->ratio;
         proof->performance = report->performance;
         proof->claimed_performance = claimed ? proven_performance(claimed, &report->proven) : 1;

@@ -3,7 +3,6 @@
 #include "core/embed.h"
 #include "core/log.h"
 
-#include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +45,7 @@ struct words {
     size_t number_count;
 };
 
-/* -- digests and blocks -- */
+/* -- digests -- */
 
 /* The kind is part of it: a key that somebody chose to look like another one's UUID is not that device. */
 void identity_digest(enum identity_kind kind, struct str value, char ret[static IDENTITY_DIGEST_MAX])
@@ -55,42 +54,6 @@ void identity_digest(enum identity_kind kind, struct str value, char ret[static 
     crypto_sha256_hex(value, inner);
     snprintf(text, sizeof(text), "sluice %s %s", kinds[kind], inner);
     crypto_sha256_hex(str_of(text), ret);
-}
-
-static bool block_of_4(const uint8_t address[static 4], char ret[static IDENTITY_BLOCK_MAX])
-{
-    if (address[0] == 127)
-        return false;
-    snprintf(ret, IDENTITY_BLOCK_MAX, "%u.%u.%u.0/24", address[0], address[1], address[2]);
-    return true;
-}
-
-bool identity_block(struct str address, char ret[static IDENTITY_BLOCK_MAX])
-{
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    char text[INET6_ADDRSTRLEN];
-    struct in6_addr six;
-    struct in_addr four;
-    if (address.len == 0 || str_starts(address, STR("unix")))
-        return false;
-    if (str_copy(text, sizeof(text), address) && inet_pton(AF_INET, text, &four) == 1) {
-        const uint32_t bits = ntohl(four.s_addr);
-        const uint8_t bytes[4] = {(uint8_t)(bits >> 24), (uint8_t)(bits >> 16), (uint8_t)(bits >> 8), (uint8_t)bits};
-        return block_of_4(bytes, ret);
-    }
-    if (inet_pton(AF_INET6, text, &six) == 1) {
-        if (memcmp(six.s6_addr, mapped, sizeof(mapped)) == 0)
-            return block_of_4(six.s6_addr + 12, ret);
-        if (IN6_IS_ADDR_LOOPBACK(&six))
-            return false;
-        memset(six.s6_addr + 6, 0, 10);
-        if (inet_ntop(AF_INET6, &six, text, sizeof(text))) {
-            snprintf(ret, IDENTITY_BLOCK_MAX, "%.39s/48", text);
-            return true;
-        }
-    }
-    (void)str_copy(ret, IDENTITY_BLOCK_MAX, STR("other")); /* what is no address all counts as one block */
-    return true;
 }
 
 /* -- asking -- */
@@ -311,20 +274,23 @@ static void on_slot(void *ctx, const redisReply *reply, enum error error)
     free(ask);
 }
 
-enum error identity_store_newcomer(struct redis *redis, const char *block, identity_slot_fn *done, void *ctx)
+enum error identity_store_newcomer(struct redis *redis, uint64_t block, struct str worker, identity_slot_fn *done,
+                                   void *ctx)
 {
     struct ask *ask = NULL;
-    char keys[2][KEY_MAX], most[2][16];
-    if (!*block || strlen(block) >= IDENTITY_BLOCK_MAX)
+    struct id id;
+    char keys[3][KEY_MAX], most[2][16];
+    if (block == 0 || !id_parse("wrk_", worker, &id))
         return ERR_BAD_INPUT;
     enum error error = ask_new(ctx, &ask);
     if (error)
         return error;
     ask->on_slot = done;
-    snprintf(keys[0], KEY_MAX, "sl:{ident}new:h:%s", block);
-    snprintf(keys[1], KEY_MAX, "sl:{ident}new:d:%s", block);
+    snprintf(keys[0], KEY_MAX, "sl:{ident}new:h:%016" PRIx64, block);
+    snprintf(keys[1], KEY_MAX, "sl:{ident}new:d:%016" PRIx64, block);
+    snprintf(keys[2], KEY_MAX, "sl:{ident}new:w:" STR_FMT, STR_ARG(worker));
     snprintf(most[0], sizeof(most[0]), "%d", NEWCOMERS_PER_HOUR);
     snprintf(most[1], sizeof(most[1]), "%d", NEWCOMERS_PER_DAY);
-    const struct str args[] = {str_of(keys[0]), str_of(keys[1]), str_of(most[0]), str_of(most[1])};
-    return started(ask, redis_run(redis, &newcomer_script, on_slot, ask, 2, 2, args));
+    const struct str args[] = {str_of(keys[0]), str_of(keys[1]), str_of(keys[2]), str_of(most[0]), str_of(most[1])};
+    return started(ask, redis_run(redis, &newcomer_script, on_slot, ask, 3, 2, args));
 }

@@ -3,7 +3,7 @@
  *
  * Keys in Redis, all of one slot: hash "sl:{ident}:<digest>" of each identity that has something against it (gone after
  * a year without news), hash "sl:{ident}bans" and sorted set "sl:{ident}due" of the bans that last,
- * "sl:{ident}new:h:<block>" and ":d:" for the counters. */
+ * "sl:{ident}new:h:<block>" and ":d:" for the counters, ":w:<worker>" for who was counted. */
 #ifndef SLUICE_SCHEDULER_IDENTITY_STORE_H
 #define SLUICE_SCHEDULER_IDENTITY_STORE_H
 
@@ -67,15 +67,12 @@ typedef void identity_lifted_fn(void *ctx, enum error error, unsigned found);
 MUST_CHECK enum error identity_store_lift(struct redis *redis, const struct identity *identities, size_t count,
                                           identity_lifted_fn *done, void *ctx);
 
-/* The block that a newcomer from this address counts for: /24 of IPv4, /48 of IPv6. False: loopback or a local socket,
- * which does not count. */
-#define IDENTITY_BLOCK_MAX 48
-bool identity_block(struct str address, char ret[static IDENTITY_BLOCK_MAX]);
-/* Takes one of the block's admissions of this hour and day. is_granted false: none is left
- * (IDENTITY_BLOCK_FULL is what the worker is told), again after retry_after_ms. */
+/* Takes one of the admissions that an address block (worker.h, not 0) has in an hour and in a day; a worker that asks
+ * again within the day has it already. is_granted false: none is left, again after retry_after_ms;
+ * IDENTITY_BLOCK_FULL is what the worker is told. */
 #define IDENTITY_BLOCK_FULL "too many new workers from this address block"
 typedef void identity_slot_fn(void *ctx, enum error error, bool is_granted, int64_t retry_after_ms);
-MUST_CHECK enum error identity_store_newcomer(struct redis *redis, const char *block, identity_slot_fn *done,
-                                              void *ctx);
+MUST_CHECK enum error identity_store_newcomer(struct redis *redis, uint64_t block, struct str worker,
+                                              identity_slot_fn *done, void *ctx);
 
 #endif
