@@ -298,8 +298,11 @@ enum error serve_run(const struct serve_options *options)
     while (count < wanted && pthread_create(&threads[count], NULL, answer_main, &serve) == 0)
         count++;
     enum error error = count > 0 ? read_jobs(&serve) : ERR_SYSTEM;
-    if (!drain(&serve))
+    if (!drain(&serve)) {
+        for (unsigned i = 0; i < count; i++)
+            pthread_detach(threads[i]);
         _exit(error == ERR_NONE ? 0 : 1);
+    }
     for (unsigned i = 0; i < count; i++)
         pthread_join(threads[i], NULL);
     pthread_cond_destroy(&serve.work);
