@@ -34,8 +34,13 @@ __attribute__((target("avx512f"))) void tile_nh_avx512(const uint32_t tile[PROBE
             sums[k] = _mm512_add_epi64(sums[k], _mm512_mul_epu32(keyed, _mm512_srli_epi64(keyed, 32)));
         }
     }
-    for (int k = 0; k < 2; k++)
-        ret[k] = (uint64_t)_mm512_reduce_add_epi64(sums[k]);
+    for (int k = 0; k < 2; k++) {
+        uint64_t lanes[8]; /* the reducing intrinsic of gcc adds signed, and these sums wrap */
+        _mm512_storeu_si512(lanes, sums[k]);
+        ret[k] = 0;
+        for (int i = 0; i < 8; i++)
+            ret[k] += lanes[i];
+    }
 }
 
 #endif
