@@ -297,6 +297,14 @@ static bool is_receipt(const json_t *root, struct str text)
     return is_same;
 }
 
+enum error receipt_canonical(struct str json, struct buf *to)
+{
+    json_t *root = json_loadb(json.ptr ? json.ptr : "", json.len, JSON_REJECT_DUPLICATES, NULL);
+    enum error error = !json_is_object(root) ? ERR_BAD_INPUT : dump_append(root, to) ? ERR_NONE : ERR_TOO_LARGE;
+    json_decref(root);
+    return error;
+}
+
 enum error receipt_check(struct str text, const uint8_t *gateway_key, struct receipt_view *ret)
 {
     struct receipt_view view = {.at_ms = 0};

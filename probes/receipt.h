@@ -20,6 +20,9 @@ struct receipt_facts {
 };
 MUST_CHECK enum error receipt_make(const struct receipt_facts *facts, const struct verify_report *report,
                                    const struct signing_key *key, struct buf *to);
+/* The one form of a receipt that was indented or kept within another text: appends it. ERR_BAD_INPUT: no JSON object.
+ */
+MUST_CHECK enum error receipt_canonical(struct str json, struct buf *to);
 /* One receipt. ERR_BAD_INPUT: no receipt (or a field that is no receipt's); ERR_DENIED: the signature is not its key's.
  * gateway_key: the only one to accept, or NULL for the receipt's own. */
 struct receipt_view {

@@ -5,8 +5,9 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include <jansson.h>
 #include <math.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct signing_key *gateway, *other;
@@ -147,6 +148,27 @@ static void test_one_form_only(void **state)
     buf_free(&text);
 }
 
+static void test_indented_and_back(void **state)
+{
+    (void)state;
+    struct buf text, wide, again;
+    make(&text, 1763770000123, "", gateway);
+    json_t *root = json_loadb(text.ptr, text.len, 0, NULL);
+    char *indented = json_dumps(root, JSON_INDENT(2)); /* in another order, and 17 digits a number */
+    buf_init(&wide, 0);
+    buf_init(&again, 0);
+    assert_non_null(indented);
+    assert_int_equal(receipt_canonical(str_of(indented), &again), ERR_NONE);
+    assert_true(str_eq(buf_str(&again), buf_str(&text)));
+    assert_int_equal(receipt_canonical(STR("[]"), &wide), ERR_BAD_INPUT);
+    assert_int_equal(receipt_canonical((struct str){NULL, 0}, &wide), ERR_BAD_INPUT);
+    assert_int_equal(receipt_canonical(STR("{\"a\":1,\"a\":1}"), &wide), ERR_BAD_INPUT);
+    free(indented);
+    json_decref(root);
+    buf_free(&text);
+    buf_free(&again);
+}
+
 /* What a worker says of itself cannot break the form, and no number can. */
 static void test_hostile_reports(void **state)
 {
@@ -257,11 +279,9 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_made_and_checked),
-        cmocka_unit_test(test_any_change_is_refused),
-        cmocka_unit_test(test_one_form_only),
-        cmocka_unit_test(test_hostile_reports),
-        cmocka_unit_test(test_logs),
+        cmocka_unit_test(test_made_and_checked),  cmocka_unit_test(test_any_change_is_refused),
+        cmocka_unit_test(test_one_form_only),     cmocka_unit_test(test_hostile_reports),
+        cmocka_unit_test(test_indented_and_back), cmocka_unit_test(test_logs),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
