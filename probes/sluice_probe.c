@@ -1,4 +1,5 @@
 /* sluice-probe: proves what GPUs a machine has. One program, one command a line of the table. */
+#include "probes/check_command.h"
 #include "probes/serve.h"
 
 #include <stdio.h>
@@ -10,6 +11,7 @@ static const struct {
 } commands[] = {
     {"serve", "answer a gateway's questions, as the child of sluice-worker", serve_command},
     {"claims", "print what the devices say of themselves", claims_command},
+    {"check", "compare the devices' answers with the CPU's", check_command},
 };
 
 static void help(FILE *to)
