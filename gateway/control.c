@@ -12,6 +12,7 @@
 #define MONEY_TICKS 5
 #define REPUTATION_TICKS 3
 #define READ_ALL_TICKS 30
+#define FLEET_TICKS 60
 #define SETTLED_SIGNS (GATEWAYS_LIFE_MS / 1000 + 1)
 #define ANSWER_OLD_NS (5 * NS_PER_S)
 #define VERIFY_THREADS 2
@@ -130,6 +131,8 @@ static void on_tick(struct timer *timer)
         keyring_store_each_credit(control->keyring_store, keep_alive, control->credit_gate);
         settle_sweep(control->settling);
     }
+    if (ticks % FLEET_TICKS == FLEET_TICKS - 1)
+        control_fleet(control);
     if (control->feed.has_failed || ticks % READ_ALL_TICKS == READ_ALL_TICKS - 1)
         control_read_all(control);
 }

@@ -11,6 +11,7 @@
 #include "gateway/verify_pool.h"
 #include "core/tls.h"
 #include "probes/catalogue.h"
+#include "probes/chain_pool.h"
 #include "probes/identity.h"
 
 #include <stdatomic.h>
@@ -52,7 +53,8 @@ struct control {
     struct chain_pool *chain_pool;
     struct catalogue *catalogue;
     struct signing_key *proof_key; /* of receipts */
-    struct probe_run *runs;        /* all that are under way */
+    int64_t proofs[METRICS_PROOF_RESULTS], proof_cpu_ns;
+    struct probe_run *runs; /* all that are under way */
     unsigned run_count;
 
     struct market *market; /* NULL before the first is built */
@@ -106,6 +108,10 @@ uint32_t control_gateway_hash(const struct control *control); /* not 0 */
 struct admission_policy control_admission_policy(const struct control *control);
 uint64_t control_fresh_bits(void);
 void control_forget(void *ctx, enum error error); /* a worker_stored_fn for what may fail without harm */
+
+/* -- control_fleet.c -- */
+/* Now and then: what devices of a class reach becomes what is expected of one. */
+void control_fleet(struct control *control);
 
 /* -- control_models.c -- */
 /* After a full read of the workers; the first one completes what the first snapshot needs. */

@@ -30,7 +30,7 @@ void run_free(struct probe_run *run)
     struct registry_entry *entry = run_entry(run);
     if (entry)
         entry->probe = NULL;
-    slot_close(run);
+    control_slot_close(run);
     timer_clear(run->control->loop, &run->renew);
     *run->link = run->next;
     if (run->next)
@@ -156,7 +156,7 @@ static void device_done(struct proof_device *device)
 {
     struct probe_run *run = device->run;
     device->state = DEVICE_DONE;
-    slot_leave(device);
+    control_slot_leave(device);
     if (count_in(run, DEVICE_DONE) == run->device_count) {
         run->has_ended = true;
         timer_clear(run->control->loop, &run->renew);
@@ -276,7 +276,7 @@ static void on_slotted(void *ctx, struct proof_session *session)
     if (is_forsaken(device->run))
         proof_session_lose(session);
     else
-        slot_arrive(device);
+        control_slot_arrive(device);
 }
 
 static void on_done(void *ctx, struct proof_session *session)
@@ -341,10 +341,14 @@ static bool device_start(struct probe_run *run, unsigned gpu)
 {
     struct registry_entry *entry = run_entry(run);
     struct proof_device *device = &run->devices[gpu];
-    *device = (struct proof_device){.run = run, .gpu = gpu};
+    *device = (struct proof_device){.run = run, .gpu = gpu, .seat = device->seat};
+    if (gpu > 0)
+        control_slot_join(device); /* the first one has its seat since the run began */
     bool is_open = entry && run->reactor && device_open(run, device, entry) == ERR_NONE;
-    if (!is_open)
+    if (!is_open) {
         device->state = DEVICE_DONE;
+        control_slot_leave(device);
+    }
     return is_open;
 }
 
@@ -408,7 +412,8 @@ static void run_start(struct control *control, struct registry_entry *entry, con
     control->runs = run;
     control->run_count++;
     entry->probe = run;
-    slot_join(run, !is_wanted);
+    if (!is_wanted)
+        control_slot_open(run);
     run_hold(run);
     if (worker_store_admit(control->redis, str_of(run->worker->id), entry->record.admission.token, claim, on_claimed,
                            run) != ERR_NONE)

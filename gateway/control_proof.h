@@ -10,7 +10,7 @@
 struct proof_device {
     struct probe_run *run;
     struct proof_session *session; /* NULL: could not be opened */
-    unsigned gpu;
+    unsigned gpu, seat;            /* in the slot */
     enum { DEVICE_RUNS, DEVICE_HELD_HELLO, DEVICE_HELD_SLOT, DEVICE_DONE, DEVICE_TOLD } state;
 };
 
@@ -54,9 +54,11 @@ size_t control_identities(const struct probe_run *run, struct identity ret[stati
 void control_identified(struct probe_run *run, const struct identity_memory *memory);
 
 /* -- control_slot.c -- */
-void slot_join(struct probe_run *run, bool is_caller); /* is_caller: brings the others of its group */
-void slot_arrive(struct proof_device *device);         /* held: goes on when the slot opens */
-void slot_leave(struct proof_device *device);          /* done */
-void slot_close(struct probe_run *run);
+/* Gives the run a slot, and starts runs of the others that could be the same devices. */
+void control_slot_open(struct probe_run *run);
+void control_slot_arrive(struct proof_device *device); /* held: goes on when the slot opens */
+void control_slot_leave(struct proof_device *device);  /* it sends no more */
+void control_slot_join(struct proof_device *device);   /* of a run in a slot: waited for from now on */
+void control_slot_close(struct probe_run *run);
 
 #endif

@@ -423,10 +423,22 @@ void control_verdict_free(struct control_verdict *verdict)
     free(verdict);
 }
 
+static void count_proofs(const struct probe_run *run)
+{
+    for (unsigned i = 0; i < run->device_count; i++) {
+        const struct verify_report *report = run_report(run, i);
+        if (!report || report->result == VERIFY_OPEN)
+            continue;
+        run->control->proofs[report->result - VERIFY_PASSED]++;
+        run->control->proof_cpu_ns += report->cpu_ns;
+    }
+}
+
 void control_verdict(struct probe_run *run)
 {
     struct control *control = run->control;
     struct registry_entry *entry = run_entry(run);
+    count_proofs(run);
     run_hold(run);
     run->verdict = calloc(1, sizeof(*run->verdict));
     if (!entry || control->is_shut || !run->verdict) {

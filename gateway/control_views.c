@@ -7,6 +7,7 @@
 #include "core/log.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* -- the list of workers ----------------------------------------------------------------------------------------- */
 
@@ -146,6 +147,11 @@ static void on_extra_ask(void *arg)
     size_t reactors = control->gateway->reactor_count;
     for (size_t i = 0; i < registry_count(control->registry); i++)
         extra->workers_by_state[registry_at(control->registry, i)->record.admission.state]++;
+    const struct chain_pool_stats pool = chain_pool_stats(control->chain_pool);
+    memcpy(extra->proofs, control->proofs, sizeof(extra->proofs));
+    extra->proof_cpu_ns = control->proof_cpu_ns;
+    extra->prepare_cpu_ns = pool.cpu_ns;
+    extra->prepared = pool.ready;
     extra->redis_connected = atomic_load(&control->is_connected);
     extra->reactor_count = reactors < LAGS_MAX ? reactors : LAGS_MAX;
     keyring_store_each_credit(control->keyring_store, add_credit, &extra->credit_held_usd_nano);

@@ -464,6 +464,21 @@ static bool render_gauges(struct buf *to, struct metrics *const *sets, size_t co
     return fits;
 }
 
+static bool render_proofs(struct buf *to, const struct metrics_extra *extra)
+{
+    static const char *const results[METRICS_PROOF_RESULTS] = {"passed", "slow", "wrong", "late", "lost"};
+    bool fits = head(to, "sluice_proofs_total", "counter", "Proofs of workers' devices that ended here, by result.");
+    for (size_t i = 0; fits && i < METRICS_PROOF_RESULTS; i++)
+        fits = buf_printf(to, "sluice_proofs_total{result=\"%s\"} %" PRId64 "\n", results[i], extra->proofs[i]);
+    return fits &&
+           head(to, "sluice_proof_cpu_seconds_total", "counter",
+                "CPU time of proofs: checking answers, and preparing challenges beforehand.") &&
+           buf_printf(to, "sluice_proof_cpu_seconds_total{work=\"check\"} ") && seconds(to, extra->proof_cpu_ns) &&
+           buf_printf(to, "\nsluice_proof_cpu_seconds_total{work=\"prepare\"} ") &&
+           seconds(to, extra->prepare_cpu_ns) && buf_append(to, "\n", 1) &&
+           one(to, "sluice_challenges_prepared", "gauge", "Prepared challenges that wait to be used.", extra->prepared);
+}
+
 bool metrics_render(struct metrics *const *sets, size_t count, const struct metrics_extra *extra, struct buf *ret_text)
 {
     struct sum sum;
@@ -471,7 +486,8 @@ bool metrics_render(struct metrics *const *sets, size_t count, const struct metr
         return false;
     size_t before = ret_text->len;
     bool fits = render_requests(ret_text, &sum) && render_counters(ret_text, sets, count) &&
-                render_gauges(ret_text, sets, count, extra) && render_histograms(ret_text, &sum);
+                render_gauges(ret_text, sets, count, extra) && render_proofs(ret_text, extra) &&
+                render_histograms(ret_text, &sum);
     if (!fits)
         ret_text->len = before;
     free(sum.series);

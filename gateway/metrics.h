@@ -41,8 +41,11 @@ void metrics_request(struct metrics *metrics, int status, struct str model, stru
 void metrics_observe(struct metrics *metrics, enum metric_histogram histogram, struct str model, struct str network,
                      int64_t span_ns);
 
-struct metrics_extra {           /* what is not a per-reactor number; from the control thread */
-    int64_t workers_by_state[4]; /* enum admission_state */
+#define METRICS_PROOF_RESULTS 5
+struct metrics_extra {                     /* what is not a per-reactor number; from the control thread */
+    int64_t workers_by_state[4];           /* enum admission_state */
+    int64_t proofs[METRICS_PROOF_RESULTS]; /* of devices, by enum verify_result - 1 */
+    int64_t proof_cpu_ns, prepare_cpu_ns, prepared;
     int64_t redis_connected, journal_pending, credit_held_usd_nano;
     int64_t loop_lag_ns[64];
     size_t reactor_count;
