@@ -122,7 +122,7 @@ $(FATBIN): $(KERNEL_SOURCES)
 	$(call quiet,NVCC,probes/cuda/kernels.cu)$(NVCC) -fatbin -std=c++17 -O3 -I. -Werror all-warnings --threads 2 \
 	  $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_80,code=compute_80 \
 	  $(NVCCFLAGS) -o $@ probes/cuda/kernels.cu
-CXXFLAGS_EMULATION := -std=c++17 -O2 -g -fPIC -I. -Wall -Wextra -Werror -Wno-unknown-pragmas -fno-omit-frame-pointer
+CXXFLAGS_EMULATION := -std=c++17 -O3 -g -fPIC -I. -Wall -Wextra -Werror -Wno-unknown-pragmas -fno-omit-frame-pointer
 build/tests/cuda_emu/kernels.o: $(KERNEL_SOURCES) tests/cuda_emu/emulation.hpp
 	@mkdir -p $(@D)
 	$(call quiet,CXX,probes/cuda/kernels.cu)$(CXX) $(CXXFLAGS_EMULATION) -include tests/cuda_emu/emulation.hpp -x c++ \

@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(256) probe_rate(const struct kernel
     const uint32_t b[2] = {0x3f803f81u, threadIdx.x * 0x00010001u};
     uint32_t word = 0;
     if (p.kind == KERNEL_RATE_BF16) {
-        float sums[KERNEL_RATE_TILES][4] = {};
+        float sums[KERNEL_RATE_TILES][4] = {{1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}}; /* equal ones could be made one */
         for (uint32_t i = 0; i < p.rounds; i++)
 #pragma unroll
             for (uint32_t tile = 0; tile < KERNEL_RATE_TILES; tile++)
@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(256) probe_rate(const struct kernel
             for (int i = 0; i < 4; i++)
                 word += sums[tile][i] > 1.0f;
     } else {
-        int32_t sums[KERNEL_RATE_TILES][4] = {};
+        int32_t sums[KERNEL_RATE_TILES][4] = {{1}, {2}, {3}, {4}, {5}, {6}, {7}, {8}};
         for (uint32_t i = 0; i < p.rounds; i++)
 #pragma unroll
             for (uint32_t tile = 0; tile < KERNEL_RATE_TILES; tile++)

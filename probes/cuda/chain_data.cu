@@ -29,8 +29,7 @@ extern "C" __global__ void __launch_bounds__(128) probe_chain_table(const struct
         probe_chain_step_block(p.seed, at / row_blocks, at % row_blocks, words);
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-            const uint32_t entry =
-                (uint32_t)probe_chain_scale(words[i]) | probe_chain_shift(words[i], p.blocks) << 8;
+            const uint32_t entry = (uint32_t)probe_chain_scale(words[i]) | probe_chain_shift(words[i], p.blocks) << 8;
             packed[i / 2] = i % 2 ? packed[i / 2] | entry << 16 : entry;
         }
         store_hash((uint32_t *)(p.out_at + 16 * (uint64_t)at), packed);
@@ -44,13 +43,13 @@ extern "C" __global__ void __launch_bounds__(256) probe_chain_transpose(const st
 {
     __shared__ uint32_t turned[SQUARE][SQUARE_WORDS + 1];
     const uint32_t across = p.columns / SQUARE, x = threadIdx.x % SQUARE_WORDS, y = threadIdx.x / SQUARE_WORDS;
-    const uint64_t squares = (uint64_t)across * (p.rows / SQUARE);
-    for (uint64_t square = blockIdx.x; square < squares; square += gridDim.x) {
-        const uint64_t row = square / across * SQUARE, column = square % across * SQUARE;
+    const uint32_t squares = across * (p.rows / SQUARE);
+    for (uint32_t square = blockIdx.x; square < squares; square += gridDim.x) {
+        const uint32_t row = square / across * SQUARE, column = square % across * SQUARE;
         uint32_t w[4];
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            w[i] = p.in_at[((row + 4 * y + i) * p.columns + column) / 4 + x];
+            w[i] = p.in_at[((uint64_t)(row + 4 * y + i) * p.columns + column) / 4 + x];
         const uint32_t low01 = __byte_perm(w[0], w[1], 0x5140), high01 = __byte_perm(w[0], w[1], 0x7362);
         const uint32_t low23 = __byte_perm(w[2], w[3], 0x5140), high23 = __byte_perm(w[2], w[3], 0x7362);
         turned[4 * x][y] = __byte_perm(low01, low23, 0x5410);
@@ -60,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(256) probe_chain_transpose(const st
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            p.out_at[((column + 16 * i + y) * p.rows + row) / 4 + x] = turned[16 * i + y][x];
+            p.out_at[((uint64_t)(column + 16 * i + y) * p.rows + row) / 4 + x] = turned[16 * i + y][x];
         __syncthreads();
     }
 }

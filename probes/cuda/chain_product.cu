@@ -1,10 +1,10 @@
 /* CHAIN: one step, X_{t+1} = d * (A * X_t) mod 251 with the blocks of every row turned.
  *
- * A tile of the result has, of every block, the same few columns. So the turning of a row's blocks stays within the tile:
- * it happens while the bytes are put into shared memory, and they leave it in whole lines. */
+ * A tile of the result has, of every block, the same few columns. So the turning of a row's blocks stays within the
+ * tile: it happens while the bytes are put into shared memory, and they leave it in whole lines. */
 #include "probes/cuda/residue.cuh"
 
-struct tile_place { /* which tile this block of threads makes */
+struct tile_place {    /* which tile this block of threads makes */
     uint32_t of_block; /* columns of each block of X in a tile */
     uint32_t column, row;
 };
@@ -33,12 +33,32 @@ DEVICE_FN uint64_t tile_row_at(const struct kernel_chain_step &p, uint32_t row)
     return (uint64_t)(row < p.n ? row : p.n - 1) * p.n;
 }
 
-/* The element for row m of the tile goes to this row of it. */
-DEVICE_FN uint32_t turned_row(const struct kernel_chain_step &p, const struct tile_place &place, uint32_t m,
-                              uint32_t shift)
+/* How far from its own place in the tile an element of one row of C goes, in bytes: `up`, or `wrap` when its block is
+ * not below `limit`. */
+struct turn {
+    int32_t up, wrap, limit, scale;
+};
+
+DEVICE_FN struct turn turn_of(const struct kernel_chain_step &p, const struct tile_place &place, uint32_t row,
+                              uint32_t pitch_bytes)
 {
-    const uint32_t block = m / place.of_block, to = block + shift;
-    return m + ((to < p.blocks ? to : to - p.blocks) - block) * place.of_block;
+    const uint32_t entry = row < p.n ? p.table_at[row] : 1, shift = entry >> 8;
+    const int32_t block_bytes = (int32_t)(place.of_block * pitch_bytes);
+    return {(int32_t)shift * block_bytes, ((int32_t)shift - (int32_t)p.blocks) * block_bytes,
+            (int32_t)(p.blocks - shift), (int32_t)(entry & 255)};
+}
+
+/* The block of row m of the tile. Rows past the last block, which no column of X stands for, are as block -1: they are
+ * turned up only, and so past the last row that counts. */
+DEVICE_FN int32_t block_of(const struct kernel_chain_step &p, const struct tile_place &place, uint32_t m)
+{
+    const uint32_t block = m / place.of_block;
+    return block < p.blocks ? (int32_t)block : -1;
+}
+
+DEVICE_FN void put_turned(uint8_t *own_place, int32_t block, const struct turn &turn, int32_t sum)
+{
+    own_place[block < turn.limit ? turn.up : turn.wrap] = (uint8_t)chain_element(sum, turn.scale);
 }
 
 /* Writes the turned bytes: rows of `vectors` 16-byte pieces, `pitch` pieces apart. */
@@ -52,7 +72,8 @@ DEVICE_FN void tile_store(const struct kernel_chain_step &p, const struct tile_p
     }
 }
 
-/* -- Tensor cores: a tile of 128 columns by 256 rows, eight warps of 64 by 64, four stages of 64 bytes of K --------- */
+/* -- Tensor cores: a tile of 128 columns by 256 rows, eight warps of 64 by 64, four stages of 64 bytes of K ---------
+ */
 
 enum {
     STAGES = 4,
@@ -61,7 +82,7 @@ enum {
     TILE_PITCH = KERNEL_CHAIN_MMA_ROWS / 16 + 1,
 };
 static_assert(STAGES * STAGE_VECTORS * 16 == KERNEL_CHAIN_MMA_SHARED, "kernels.h says how much");
-static_assert(KERNEL_CHAIN_MMA_COLUMNS * TILE_PITCH * 16 <= KERNEL_CHAIN_MMA_SHARED, "the result fits as well");
+static_assert(2 * KERNEL_CHAIN_MMA_COLUMNS * TILE_PITCH * 16 <= KERNEL_CHAIN_MMA_SHARED, "the result turned up fits");
 
 /* Piece k of a row of 64 bytes: turned about so that eight rows' same pieces lie in different banks. */
 DEVICE_FN uint32_t staged_at(uint32_t row, uint32_t piece)
@@ -102,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) probe_chain_mma(const struc
     for (int i = 0; i < 4; i++)
         from[2 + i] = (const uint8_t *)p.a_at + tile_row_at(p, place.row + row + 64 * i) + 16 * piece;
     int32_t sums[4][8][4] = {};
-    const uint32_t steps = p.n / 64;
+    const uint32_t steps = p.n / 64, put = staged_at(row, piece); /* 64 rows on: the same turn, 256 pieces further */
     for (uint32_t step = 0; step < steps + STAGES - 1; step++) {
         if (step >= STAGES - 1) {
             copy_async_wait<STAGES - 2>();
@@ -111,8 +132,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) probe_chain_mma(const struc
         if (step < steps) {
             uint4 *stage = shared + step % STAGES * STAGE_VECTORS;
 #pragma unroll
-            for (int i = 0; i < 6; i++)
-                copy_async(stage + staged_at(row + 64 * i, piece), (const uint4 *)(from[i] + 64 * (uint64_t)step));
+            for (int i = 0; i < 6; i++) {
+                copy_async(stage + put + 64 * STEP_VECTORS * i, (const uint4 *)from[i]);
+                from[i] += 64;
+            }
         }
         copy_async_commit();
         if (step >= STAGES - 1) {
@@ -125,33 +148,36 @@ extern "C" __global__ void __launch_bounds__(256, 1) probe_chain_mma(const struc
     }
     copy_async_wait<0>();
     __syncthreads();
+    const uint32_t m = warp_column + lane / 4, to = warp_row + lane % 4 * 2;
+    uint8_t *own_place = (uint8_t *)(shared + m * TILE_PITCH) + to;
+    int32_t block[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        block[i] = block_of(p, place, m + 8 * i);
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        const uint32_t first = warp_row + 8 * j + lane % 4 * 2;
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-            const uint32_t to = first + k, entry = place.row + to < p.n ? p.table_at[place.row + to] : 1;
+            const struct turn turn = turn_of(p, place, place.row + to + 8 * j + k, TILE_PITCH * 16);
 #pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const uint32_t m = warp_column + 8 * i + lane / 4;
-                if (m < p.blocks * place.of_block)
-                    ((uint8_t *)(shared + turned_row(p, place, m, entry >> 8) * TILE_PITCH))[to] =
-                        (uint8_t)chain_element(sums[i / 2][j][i % 2 * 2 + k], entry & 255);
-            }
+            for (int i = 0; i < 8; i++)
+                put_turned(own_place + 8 * i * TILE_PITCH * 16 + 8 * j + k, block[i], turn,
+                           sums[i / 2][j][i % 2 * 2 + k]);
         }
     }
     __syncthreads();
     tile_store(p, place, shared, KERNEL_CHAIN_MMA_ROWS / 16, TILE_PITCH);
 }
 
-/* -- Without tensor cores: four products and a sum in one instruction, 64 x 64 ---------------------------------------- */
+/* -- Without tensor cores: four products and a sum in one instruction, 64 x 64 ----------------------------------------
+ */
 
 extern "C" __global__ void __launch_bounds__(256) probe_chain_dp4a(const struct kernel_chain_step p)
 {
     enum { SIDE = 64, STEP_WORDS = 16, PITCH_VECTORS = SIDE / 16 + 1 };
     static_assert(SIDE == KERNEL_CHAIN_DP4A_COLUMNS && SIDE == KERNEL_CHAIN_DP4A_ROWS, "the grid's tiles");
     __shared__ uint32_t x[SIDE][STEP_WORDS + 1], a[SIDE][STEP_WORDS + 1];
-    __shared__ uint4 turned[SIDE * PITCH_VECTORS];
+    __shared__ uint4 turned[2 * SIDE * PITCH_VECTORS];
     const struct tile_place place = tile_place_of(p, SIDE, SIDE);
     const uint32_t tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     int32_t sums[4][4] = {};
@@ -172,20 +198,19 @@ extern "C" __global__ void __launch_bounds__(256) probe_chain_dp4a(const struct 
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const uint32_t to = tx + 16 * j, entry = place.row + to < p.n ? p.table_at[place.row + to] : 1;
+        const struct turn turn = turn_of(p, place, place.row + tx + 16 * j, PITCH_VECTORS * 16);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const uint32_t m = ty + 16 * i;
-            if (m < p.blocks * place.of_block)
-                ((uint8_t *)(turned + turned_row(p, place, m, entry >> 8) * PITCH_VECTORS))[to] =
-                    (uint8_t)chain_element(sums[i][j], entry & 255);
+            put_turned((uint8_t *)(turned + m * PITCH_VECTORS) + tx + 16 * j, block_of(p, place, m), turn, sums[i][j]);
         }
     }
     __syncthreads();
     tile_store(p, place, turned, SIDE / 16, PITCH_VECTORS);
 }
 
-/* -- After a library's product: int32 sums of some columns ------------------------------------------------------------- */
+/* -- After a library's product: int32 sums of some columns
+ * ------------------------------------------------------------- */
 
 extern "C" __global__ void __launch_bounds__(256) probe_chain_epilogue(const struct kernel_chain_epilogue p)
 {

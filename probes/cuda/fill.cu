@@ -9,7 +9,8 @@ extern "C" __global__ void __launch_bounds__(256) probe_fill(const struct kernel
          at += (uint64_t)gridDim.x * blockDim.x) {
         uint32_t words[16];
         const uint64_t block = p.first * PROBE_TILE_BLOCKS + at + lane;
-        probe_tile_block(p.seed, block / PROBE_TILE_BLOCKS, (uint32_t)block % PROBE_TILE_BLOCKS, p.double_rounds, words);
+        probe_tile_block(p.seed, block / PROBE_TILE_BLOCKS, (uint32_t)block % PROBE_TILE_BLOCKS, p.double_rounds,
+                         words);
         store_blocks((uint4 *)p.tiles_at, at, blocks, words);
     }
 }

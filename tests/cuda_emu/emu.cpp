@@ -14,7 +14,8 @@
 #define DECLARE(name, params, threads, shared) extern "C" void name(const params);
 PROBE_KERNELS(DECLARE)
 
-namespace {
+namespace
+{
 
 enum { THREADS_MAX = 1024, WARP = 32, LANE_BYTES = 64, STACK_BYTES = 128 * 1024, COPIES_MAX = 64 };
 
@@ -34,7 +35,8 @@ const kernel kernels[] = {PROBE_KERNELS(ROW)};
     abort();
 }
 
-/* -- Changing stacks. ucontext does it everywhere, at two system calls a change. ------------------------------------- */
+/* -- Changing stacks. ucontext does it everywhere, at two system calls a change. -------------------------------------
+ */
 
 #ifdef __x86_64__
 
@@ -80,7 +82,8 @@ void context_switch(context *from, context *to)
 
 #endif
 
-/* -- One block -------------------------------------------------------------------------------------------------------- */
+/* -- One block --------------------------------------------------------------------------------------------------------
+ */
 
 enum class state { RUNS, WAITS_FOR_WARP, WAITS_FOR_BLOCK, ENDED };
 

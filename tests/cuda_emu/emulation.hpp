@@ -1,5 +1,5 @@
-/* CUDA C++ for a CPU, as far as probes/cuda uses it: included before every kernel, in place of nvcc's own headers and of
- * the first half of probes/cuda/device.cuh. What threads of a warp do together goes through emu_exchange. */
+/* CUDA C++ for a CPU, as far as probes/cuda uses it: included before every kernel, in place of nvcc's own headers and
+ * of the first half of probes/cuda/device.cuh. What threads of a warp do together goes through emu_exchange. */
 #ifndef SLUICE_TESTS_CUDA_EMULATION_HPP
 #define SLUICE_TESTS_CUDA_EMULATION_HPP
 
@@ -121,7 +121,8 @@ static inline uint32_t atomicOr(uint32_t *at, uint32_t v)
     return old;
 }
 
-/* -- The functions of device.cuh ------------------------------------------------------------------------------------ */
+/* -- The functions of device.cuh ------------------------------------------------------------------------------------
+ */
 
 void emu_check_aligned(const void *at);
 
@@ -160,27 +161,37 @@ static inline void load_matrices(uint32_t ret[4], const uint4 *row)
 }
 
 /* Element (row, k) of the left and (k, column) of the right operand lie as PTX says: see "Matrix Fragments for
- * mma.m16n8k32" and "... m16n8k16"; each register of a lane holds four bytes or two halves along k. */
+ * mma.m16n8k32" and "... m16n8k16"; each register of a lane holds four bytes or two halves along k, so that a row is
+ * the words of four lanes' one register and then of their next. */
 struct emu_fragments {
     uint32_t a[4], b[2];
 };
 
-static inline const emu_fragments *emu_fragments_of(const uint8_t *all, uint32_t lane)
+static inline void emu_left_row(const uint8_t *all, uint32_t row, uint32_t ret[8])
 {
-    return (const emu_fragments *)(all + lane * 64);
+    for (uint32_t i = 0; i < 8; i++)
+        ret[i] = ((const emu_fragments *)(all + (row % 8 * 4 + i % 4) * 64))->a[row / 8 + i / 4 * 2];
+}
+
+static inline void emu_right_column(const uint8_t *all, uint32_t column, uint32_t ret[8])
+{
+    for (uint32_t i = 0; i < 8; i++)
+        ret[i] = ((const emu_fragments *)(all + (column * 4 + i % 4) * 64))->b[i / 4];
 }
 
 static inline void mma_s8(int32_t sum[4], const uint32_t a[4], const uint32_t b[2])
 {
     const emu_fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     const uint8_t *all = emu_exchange(&mine, sizeof mine);
+    uint32_t left[2][8], right[2][8];
+    for (uint32_t i = 0; i < 2; i++) {
+        emu_left_row(all, emu_lane() / 4 + 8 * i, left[i]);
+        emu_right_column(all, emu_lane() % 4 * 2 + i, right[i]);
+    }
     for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t row = emu_lane() / 4 + (i >= 2 ? 8 : 0), column = emu_lane() % 4 * 2 + i % 2;
-        for (uint32_t k = 0; k < 32; k++) {
-            const uint32_t left = emu_fragments_of(all, row % 8 * 4 + k % 16 / 4)->a[row / 8 + k / 16 * 2];
-            const uint32_t right = emu_fragments_of(all, column * 4 + k % 16 / 4)->b[k / 16];
-            sum[i] += emu_byte(left, k % 4) * emu_byte(right, k % 4);
-        }
+        const int8_t *l = (const int8_t *)left[i / 2], *r = (const int8_t *)right[i % 2];
+        for (uint32_t k = 0; k < 32; k++)
+            sum[i] += l[k] * r[k];
     }
 }
 
@@ -197,12 +208,11 @@ static inline void mma_bf16(float sum[4], const uint32_t a[4], const uint32_t b[
     const emu_fragments mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     const uint8_t *all = emu_exchange(&mine, sizeof mine);
     for (uint32_t i = 0; i < 4; i++) {
-        const uint32_t row = emu_lane() / 4 + (i >= 2 ? 8 : 0), column = emu_lane() % 4 * 2 + i % 2;
-        for (uint32_t k = 0; k < 16; k++) {
-            const uint32_t left = emu_fragments_of(all, row % 8 * 4 + k % 8 / 2)->a[row / 8 + k / 8 * 2];
-            const uint32_t right = emu_fragments_of(all, column * 4 + k % 8 / 2)->b[k / 8];
-            sum[i] += emu_half(left, k % 2) * emu_half(right, k % 2);
-        }
+        uint32_t left[8], right[8];
+        emu_left_row(all, emu_lane() / 4 + i / 2 * 8, left);
+        emu_right_column(all, emu_lane() % 4 * 2 + i % 2, right);
+        for (uint32_t k = 0; k < 16; k++)
+            sum[i] += emu_half(left[k / 2], k % 2) * emu_half(right[k / 2], k % 2);
     }
 }
 

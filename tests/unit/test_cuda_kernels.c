@@ -401,8 +401,8 @@ static void chain_by(enum route route, struct chain_case shape, int8_t *ret, uin
 static void chains_end_alike(void **state)
 {
     (void)state;
-    static const struct chain_case cases[] = {{64, 1, 1},  {64, 16, 3}, {64, 3, 2},  {128, 4, 3}, {128, 7, 2},
-                                              {192, 5, 1}, {256, 4, 2}, {320, 2, 2}, {320, 8, 1}, {448, 1, 1}};
+    static const struct chain_case cases[] = {{64, 1, 1},  {64, 16, 3}, {64, 3, 2},  {128, 4, 3},
+                                              {128, 7, 2}, {192, 5, 1}, {256, 1, 2}, {320, 4, 1}};
     for (size_t i = 0; i < COUNT(cases); i++) {
         const uint32_t n = cases[i].n, columns = n * cases[i].blocks;
         int8_t *want = take((size_t)n * columns), *got = take((size_t)n * columns);
