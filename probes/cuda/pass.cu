@@ -9,6 +9,7 @@ DEVICE_FN uint64_t tile_nh_of_warp(const uint4 *tile, const uint4 *key)
 {
     const unsigned lane = threadIdx.x & 31;
     uint64_t sum0 = 0, sum1 = 0;
+    __syncwarp(); /* or the compiler reads the key once for all tiles, into more registers than there are */
 #pragma unroll
     for (int half = 0; half < TILE_VECTORS / 32; half += IN_FLIGHT) {
         uint4 m[IN_FLIGHT];

@@ -53,6 +53,11 @@ static inline uint32_t emu_lane()
     return threadIdx.x & 31;
 }
 
+static inline void __syncwarp()
+{
+    emu_exchange("", 1);
+}
+
 static inline uint32_t emu_word_of(const uint8_t *all, uint32_t lane)
 {
     uint32_t v;
