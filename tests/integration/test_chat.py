@@ -38,7 +38,7 @@ def test_headers_of_a_plain_answer(client, fleet, tenant):
     headers = raw.headers
     assert headers["x-sluice-worker"] == fleet.worker.id
     assert headers["x-sluice-network"] == "native"
-    assert headers["x-sluice-gpu"] == "nvidia/h100-sxm-80"
+    assert headers["x-sluice-gpu"] == "cpu"  # what it has proven, whatever it says it is
     assert Decimal(headers["x-sluice-price-per-gpu-hour-usd"]) == 2
     assert int(headers["openai-processing-ms"]) >= 0
     gpu_ms = int(headers["x-sluice-gpu-ms"])

@@ -5,16 +5,37 @@ from decimal import Decimal
 
 import pytest
 
+import harness
 from harness import error_of, wait_until
+
+
+THREE = [{"price": "0.50", "region": "eu-west", "gpu": "nvidia/rtx4090-24", "delay_ms": 250},
+         {"price": "1.00", "region": "us-east", "gpu": "nvidia/a100-sxm-80", "delay_ms": 80},
+         {"price": "3.00", "region": "eu-west", "gpu": "nvidia/h100-sxm-80", "delay_ms": 0}]
 
 
 @pytest.fixture
 def three(make_fleet):
     """Cheap and slow, middling, dear and fast; and they have served enough that their latency is known."""
-    return make_fleet(workers=[
-        {"price": "0.50", "region": "eu-west", "gpu": "nvidia/rtx4090-24", "delay_ms": 250},
-        {"price": "1.00", "region": "us-east", "gpu": "nvidia/a100-sxm-80", "delay_ms": 80},
-        {"price": "3.00", "region": "eu-west", "gpu": "nvidia/h100-sxm-80", "delay_ms": 0}])
+    return make_fleet(workers=THREE)
+
+
+@pytest.fixture(scope="module")
+def trusting():
+    """A gateway that asks for no proof: there workers are sold as what they say they are."""
+    gateway = harness.Gateway(config={"probes": {"admission": "off"}}).start()
+    yield gateway
+    gateway.remove()
+
+
+@pytest.fixture
+def claims(make_fleet, trusting):
+    return make_fleet(workers=THREE, on=trusting)
+
+
+@pytest.fixture
+def buyer(trusting):
+    return trusting.tenant()
 
 
 def ask(tenant, fleet, headers=None, **fields):
@@ -159,25 +180,44 @@ def test_load_spreads_over_equal_workers(tenant, make_fleet):
 # -- offers ------------------------------------------------------------------------------------------------------------
 
 
-def offers(tenant, three, **params):
+def offers(buyer, **params):
     """The offers of the three workers of this test, in the order given; others' offers are left out."""
-    answer = tenant.call("GET", "/api/v1/offers", params={"limit": 200, **params})
+    answer = buyer.call("GET", "/api/v1/offers", params={"limit": 200, **params})
     assert answer.status_code == 200, answer.text
     rows = answer.json()["data"]
-    mine = {("0.50", "nvidia/rtx4090-24"): 0, ("1.00", "nvidia/a100-sxm-80"): 1, ("3.00", "nvidia/h100-sxm-80"): 2}
-    keyed = {(Decimal(p), g): i for (p, g), i in mine.items()}
-    return [(keyed[key], row) for row in rows if (key := (Decimal(row["price_per_gpu_hour_usd"]), row["gpu"])) in keyed]
+    keyed = {(Decimal(worker["price"]), worker["gpu"]): i for i, worker in enumerate(THREE)}
+    return [(keyed[key], row) for row in rows if (key := (Decimal(row["price_per_gpu_hour_usd"]), row["gpu_claimed"])) in keyed]
 
 
-def test_offers_have_their_fields(tenant, three):
-    found = dict(offers(tenant, three, explain=1))
+def test_offers_have_their_fields(buyer, claims):
+    found = dict(offers(buyer, explain=1))
     assert sorted(found) == [0, 1, 2]
     row = found[2]
     assert set(row) >= {"id", "network", "gpu", "gpu_raw", "count", "vram_gib", "region", "price_per_gpu_hour_usd", "interruptible",
                         "reputation", "latency_ms", "observed_at", "score", "parts"}
     assert row["network"] == "native" and row["region"] == "eu-west" and row["count"] == 1 and row["vram_gib"] == 80
     assert set(row["parts"]) == {"price", "latency", "reputation"}
-    assert "parts" not in dict(offers(tenant, three))[2]
+    assert row["gpu"] == row["gpu_claimed"] and row["performance"] == 1
+    assert Decimal(row["effective_price_per_gpu_hour_usd"]) == 3
+    assert set(row["reputation_parts"]) == {"hardware", "correctness", "availability", "network"}
+    assert not {"parts", "reputation_parts"} & set(dict(offers(buyer))[2])
+
+
+def test_workers_are_sold_as_what_they_prove(gateway, tenant, three):
+    """Who claims a GPU and proves to be a machine without one is offered as that."""
+    # The score of a proof is told a moment after its verdict.
+    found = wait_until(lambda: (f := dict(offers(tenant, explain=1))) and all(r["reputation"] > 0.4 for r in f.values()) and f, 10, "scored")
+    assert sorted(found) == [0, 1, 2]
+    for i, worker in enumerate(three.workers):
+        row, seen = found[i], gateway.worker(worker.id)
+        assert row["gpu"] == seen["gpu"] == seen["gpu_proven"] == "cpu"
+        assert row["gpu_claimed"] == seen["gpu_claimed"] == THREE[i]["gpu"] and row["vram_gib"] < 1
+        assert seen["proven_at"] > 1.6e12 and seen["banned_until"] is None
+        parts = seen["reputation_parts"]
+        assert parts["hardware"]["good"] > 2.9 and parts["hardware"]["bad"] == 0
+        assert 0.4 < seen["reputation"] <= min(parts["hardware"]["score"], parts["correctness"]["score"])
+        assert abs(row["reputation_parts"]["hardware"] - parts["hardware"]["score"]) < 0.01
+    assert not {row["id"] for row in tenant.call("GET", "/api/v1/offers", params={"gpu": "h100"}).json()["data"]} & {w.id for w in three.workers}
 
 
 @pytest.mark.parametrize("params,fit", [
@@ -185,22 +225,22 @@ def test_offers_have_their_fields(tenant, three):
     ({"region": "eu-west"}, [0, 2]), ({"max_price": "1"}, [0, 1]), ({"max_price": "0.49"}, []), ({"min_vram_gib": 48}, [1, 2]),
     ({"network": "native"}, [0, 1, 2]), ({"network": "vast"}, []), ({"count": 2}, []), ({"count": 1}, [0, 1, 2]),
     ({"require": "hipaa"}, [])], ids=str)
-def test_offer_filters(tenant, three, params, fit):
-    assert sorted(i for i, _ in offers(tenant, three, **params)) == fit
+def test_offer_filters(buyer, claims, params, fit):
+    assert sorted(i for i, _ in offers(buyer, **params)) == fit
 
 
-def test_offer_sorting(tenant, three):
-    assert [i for i, _ in offers(tenant, three, sort="price")] == [0, 1, 2]
-    assert [i for i, _ in offers(tenant, three, prefer="price")] == [0, 1, 2]
-    scores = [r["score"] for _, r in offers(tenant, three)]
+def test_offer_sorting(buyer, claims):
+    assert [i for i, _ in offers(buyer, sort="price")] == [0, 1, 2]
+    assert [i for i, _ in offers(buyer, prefer="price")] == [0, 1, 2]
+    scores = [r["score"] for _, r in offers(buyer)]
     assert scores == sorted(scores)
 
 
-def test_offer_pages(tenant, three):
-    whole = [r["id"] for r in tenant.call("GET", "/api/v1/offers", params={"limit": 200, "sort": "price"}).json()["data"]]
+def test_offer_pages(buyer, claims):
+    whole = [r["id"] for r in buyer.call("GET", "/api/v1/offers", params={"limit": 200, "sort": "price"}).json()["data"]]
     paged, cursor = [], None
     while True:
-        page = tenant.call("GET", "/api/v1/offers", params={"limit": 2, "sort": "price", **({"cursor": cursor} if cursor else {})}).json()
+        page = buyer.call("GET", "/api/v1/offers", params={"limit": 2, "sort": "price", **({"cursor": cursor} if cursor else {})}).json()
         assert len(page["data"]) <= 2
         paged += [r["id"] for r in page["data"]]
         cursor = page.get("next")
