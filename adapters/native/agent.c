@@ -118,6 +118,8 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
         error = helper_open(loop, &agent->helper);
     if (!error && options->probe[0])
         error = agent_probe_open(agent);
+    else if (!error && !options->gpu[0])
+        error = ERR_BAD_INPUT;
     if (error) {
         agent_free(agent);
         return error;

@@ -25,7 +25,8 @@ struct agent_options {
     size_t gateway_count;
     char upstream[256];                  /* without "/v1" or a slash at the end */
     char token[256], upstream_key[1024]; /* secrets; "" for none */
-    char name[64], gpu[40], region[32], tags[256];
+    char name[64], region[32], tags[256];
+    char gpu[40]; /* "": whatever the probe says, and gpus 0 too */
     char state_dir[1024];
     char probe[1024]; /* the program; "": none, and frames get 503 */
     bool has_probe_user;
@@ -48,12 +49,14 @@ extern const char agent_usage[];
 /* Without --probe: sluice-probe beside the running program, or else in PATH. False: there is none; ret_message says. */
 MUST_CHECK bool agent_probe_default(struct agent_options *options, char *ret_message, size_t message_size);
 
-/* The canonical name of a GPU from the driver's own ("NVIDIA H100 80GB HBM3"); false when it is not in the table. */
-MUST_CHECK bool agent_gpu_name(struct str driver_name, char *ret, size_t size);
+/* The canonical name of a GPU from the driver's own ("NVIDIA H100 80GB HBM3") and its memory (0: not known); false
+ * when no class is that one for certain. */
+MUST_CHECK bool agent_gpu_name(struct str driver_name, uint64_t vram_bytes, char *ret, size_t size);
 
 enum agent_exit {
     AGENT_DRAINED = 0,
-    AGENT_REFUSED = 3, /* the gateway does not take the token, or the description of this worker */
+    AGENT_REFUSED =
+        3, /* the gateway does not take the token, or the description of this worker; or nobody knows its GPU */
 };
 
 struct agent;

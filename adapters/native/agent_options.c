@@ -4,7 +4,6 @@
 #include "core/money.h"
 
 #include <curl/curl.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -26,8 +25,8 @@ const char agent_usage[] =
     "  --token T            enrolment token; env:NAME or file:PATH keep it out of the process list\n"
     "  --upstream URL       the OpenAI-compatible server on this machine, as http://127.0.0.1:8000\n"
     "  --price USD          asking price of one GPU for an hour, as 1.20\n"
-    "  --gpu NAME           as nvidia/h100-sxm-80, or cpu; default: what the driver tells, else cpu\n"
-    "  --gpus N             GPUs behind the upstream; default: what the driver tells, else 1\n"
+    "  --gpu NAME           as nvidia/h100-sxm-80, or cpu; default: what the probe finds\n"
+    "  --gpus N             GPUs behind the upstream; default: what the probe finds, 1 with --gpu\n"
     "  --slots N            calls at a time; default 8\n"
     "  --region NAME        as eu-west\n"
     "  --tags LIST          compliance tags, as gdpr,hipaa\n"
@@ -319,50 +318,6 @@ static bool default_state_dir(struct parse *parse)
     return (size_t)len < sizeof(options->state_dir) || complain(parse, "the path of the home directory is too long");
 }
 
-/* The first "Model:" below /proc/driver/nvidia/gpus, and how many there are. */
-static int driver_gpus(char *ret_model, size_t size)
-{
-    static const char root[] = "/proc/driver/nvidia/gpus";
-    DIR *dir = opendir(root);
-    int count = 0;
-    for (struct dirent *entry; dir && (entry = readdir(dir)) && count < AGENT_GPUS_MAX;) {
-        char path[512], line[256];
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(path, sizeof(path), "%s/%.200s/information", root, entry->d_name);
-        FILE *file = count++ == 0 ? fopen(path, "re") : NULL;
-        while (file && fgets(line, sizeof(line), file)) {
-            struct str rest = str_trim(str_of(line));
-            if (!str_starts(rest, STR("Model:")))
-                continue;
-            rest = (struct str){rest.ptr + 6, rest.len - 6};
-            while (rest.len && rest.ptr[rest.len - 1] == '\n')
-                rest.len--;
-            if (!str_copy(ret_model, size, str_trim(rest)))
-                *ret_model = '\0';
-        }
-        if (file)
-            fclose(file);
-    }
-    if (dir)
-        closedir(dir);
-    return count;
-}
-
-static bool default_gpu(struct parse *parse)
-{
-    struct agent_options *options = parse->options;
-    char model[128] = "";
-    int count = options->gpu[0] ? 0 : driver_gpus(model, sizeof(model));
-    if (!options->gpu[0] && count == 0 && !str_copy(options->gpu, sizeof(options->gpu), STR("cpu")))
-        return false;
-    if (!options->gpu[0] && !agent_gpu_name(str_of(model), options->gpu, sizeof(options->gpu)))
-        return complain(parse, "the driver tells of a GPU \"%s\" that has no short name here: give --gpu", model);
-    if (options->gpus == 0)
-        options->gpus = count > 0 ? count : 1;
-    return true;
-}
-
 static bool complete(struct parse *parse)
 {
     struct agent_options *options = parse->options;
@@ -384,7 +339,9 @@ static bool complete(struct parse *parse)
         if (!options->wrong_proof && !options->late_proof)
             return complain(parse, "SLUICE_WORKER_FAULT: wrong-proof or late-proof, not \"%s\"", fault);
     }
-    return default_gpu(parse) && (options->state_dir[0] || default_state_dir(parse));
+    if (options->gpus == 0 && options->gpu[0])
+        options->gpus = 1;
+    return options->state_dir[0] || default_state_dir(parse);
 }
 
 enum agent_parsed agent_options_parse(int argc, char *const argv[], struct agent_options *ret, char *ret_message,

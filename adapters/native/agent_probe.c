@@ -326,6 +326,29 @@ static void err_on_ready(struct io_source *source, uint32_t events)
     }
 }
 
+/* Without --gpu we register as what the first device says it is, and as many as are like it. */
+static void describe(struct agent *agent, const json_t *claims)
+{
+    struct agent_options *options = &agent->options;
+    struct log_ctx log = agent_log(agent);
+    const json_t *first = json_array_get(claims, 0);
+    const char *name = json_string_value(json_object_get(first, "name"));
+    uint64_t vram = (uint64_t)json_integer_value(json_object_get(first, "vram_bytes"));
+    int alike = 0;
+    for (size_t i = 0; i < json_array_size(claims); i++)
+        alike += json_equal(json_object_get(json_array_get(claims, i), "name"), json_object_get(first, "name"));
+    if (!strcmp(name, "cpu") ? !str_copy(options->gpu, sizeof(options->gpu), STR("cpu"))
+                             : !agent_gpu_name(str_of(name), vram, options->gpu, sizeof(options->gpu))) {
+        log_error(&log, "no class is known for a GPU \"%.64s\" with %llu MiB: give --gpu", name,
+                  (unsigned long long)(vram >> 20));
+        agent_finish(agent, AGENT_REFUSED);
+        return;
+    }
+    if (options->gpus == 0)
+        options->gpus = alike;
+    agent_register_soon(agent);
+}
+
 /* What the devices say of themselves: told to whoever reads the log, and held against what we registered as. */
 static void on_claims(void *ctx, struct str answer)
 {
@@ -335,10 +358,14 @@ static void on_claims(void *ctx, struct str answer)
     const json_t *claims = json_object_get(root, "claims");
     const char *name = json_string_value(json_object_get(json_array_get(claims, 0), "name"));
     size_t count = json_array_size(claims);
-    if (name) {
+    if (name && count <= PROBE_DEVICES_MAX) {
         log_info(&log, "the probe answers for %zu devices, the first: %.64s", count, name);
+        if (!agent->options.gpu[0])
+            describe(agent, claims);
         if (strcmp(name, "cpu") != 0 && count != (size_t)agent->options.gpus)
-            log_warn(&log, "registered with %d GPUs, and the probe has %zu", agent->options.gpus, count);
+            log_warn(&log, "%d GPUs are registered, and the probe has %zu", agent->options.gpus, count);
+    } else if (answer.ptr) {
+        log_warn(&log, "the probe tells of no device");
     }
     json_decref(root);
 }

@@ -242,7 +242,8 @@ static void register_on_due(struct timer *timer)
 
 void agent_register_soon(struct agent *agent)
 {
-    if (agent->register_fetch || timer_is_set(&agent->register_timer) || agent->is_draining || agent->is_done)
+    if (agent->register_fetch || timer_is_set(&agent->register_timer) || agent->is_draining || agent->is_done ||
+        !agent->options.gpu[0]) /* the probe has yet to say */
         return;
     agent->register_timer.on_due = register_on_due;
     if (agent->is_registered)

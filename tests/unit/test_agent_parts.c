@@ -137,7 +137,7 @@ static void test_gpu_names(void **state)
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char name[40] = "";
-        assert_int_equal(agent_gpu_name(str_of(cases[i].driver), name, sizeof(name)), cases[i].name != NULL);
+        assert_int_equal(agent_gpu_name(str_of(cases[i].driver), 0, name, sizeof(name)), cases[i].name != NULL);
         assert_string_equal(name, cases[i].name ? cases[i].name : "");
     }
 }

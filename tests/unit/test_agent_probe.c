@@ -74,6 +74,11 @@ static int played_probe(int argc, char *argv[])
         uint32_t len = (uint32_t)head[0] | (uint32_t)head[1] << 8 | (uint32_t)head[2] << 16 | (uint32_t)head[3] << 24;
         if (len > sizeof(frame) || !get_all(frame, len))
             return 1;
+        const char *claims = getenv("SLUICE_PROBE_TEST_CLAIMS");
+        if (claims && len == 15 && !memcmp(frame, "{\"op\":\"claims\"}", 15)) {
+            put_frame(head + 4, claims, (uint32_t)strlen(claims));
+            continue;
+        }
         if (head[HEAD - 1] & 0x80) { /* the agent's own: answered with the same, in brackets */
             memmove(frame + 1, frame, len);
             frame[0] = '[';
@@ -343,6 +348,46 @@ static void test_own_questions(void **state)
     buf_free(&local_answer);
 }
 
+/* Without --gpu the probe says what this machine is. */
+static void test_it_says_what_we_are(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *claims, *gpu;
+        int given, gpus;
+    } cases[] = {
+        {"{\"claims\":[{\"name\":\"cpu\"}]}", "cpu", 0, 1},
+        {"{\"claims\":[{\"name\":\"NVIDIA H200\",\"vram_bytes\":150754820096},{\"name\":\"NVIDIA H200\"},"
+         "{\"name\":\"NVIDIA T400\"}]}",
+         "nvidia/h200-sxm-141", 0, 2},
+        {"{\"claims\":[{\"name\":\"NVIDIA H200\",\"vram_bytes\":150754820096}]}", "nvidia/h200-sxm-141", 4, 4},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "says-%zu", i);
+        start(name);
+        setenv("SLUICE_PROBE_TEST_CLAIMS", cases[i].claims, 1);
+        options.gpu[0] = '\0';
+        options.gpus = cases[i].given;
+        go();
+        json_t *body = registered_body();
+        assert_string_equal(json_string_value(json_object_get(body, "gpu")), cases[i].gpu);
+        assert_int_equal(json_integer_value(json_object_get(body, "gpus")), cases[i].gpus);
+        json_decref(body);
+        agent_stop();
+    }
+    start("says-not");
+    setenv("SLUICE_PROBE_TEST_CLAIMS", "{\"claims\":[{\"name\":\"NVIDIA Of Tomorrow\",\"vram_bytes\":7}]}", 1);
+    options.gpu[0] = '\0';
+    done_count = 0;
+    assert_int_equal(agent_open(loop, &options, on_done, NULL, &agent), ERR_NONE);
+    turn_until(done_count);
+    assert_int_equal(done_code, AGENT_REFUSED);
+    assert_int_equal(registered_count(), 0);
+    agent_stop();
+    unsetenv("SLUICE_PROBE_TEST_CLAIMS");
+}
+
 static void test_faults_go_to_the_probe(void **state)
 {
     (void)state;
@@ -486,15 +531,11 @@ int main(int argc, char *argv[])
     if (!realpath("/proc/self/exe", self))
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frames_go_through),
-        cmocka_unit_test(test_lost_probe_comes_back),
-        cmocka_unit_test(test_bounds_and_cancel),
-        cmocka_unit_test(test_own_questions),
-        cmocka_unit_test(test_faults_go_to_the_probe),
-        cmocka_unit_test(test_its_log_is_ours),
-        cmocka_unit_test(test_ends_with_the_agent),
-        cmocka_unit_test(test_another_user),
-        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_frames_go_through),   cmocka_unit_test(test_lost_probe_comes_back),
+        cmocka_unit_test(test_bounds_and_cancel),   cmocka_unit_test(test_own_questions),
+        cmocka_unit_test(test_it_says_what_we_are), cmocka_unit_test(test_faults_go_to_the_probe),
+        cmocka_unit_test(test_its_log_is_ours),     cmocka_unit_test(test_ends_with_the_agent),
+        cmocka_unit_test(test_another_user),        cmocka_unit_test(test_options),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
