@@ -13,7 +13,7 @@
 #include "probes/protocol.h"
 
 enum verify_purpose {
-    VERIFY_ADMISSION, /* all challenges, all of the memory */
+    VERIFY_ADMISSION, /* all challenges, all of the memory; the network with device 0 only */
     VERIFY_SPOT,      /* CHAIN and PASS over a few GiB of an idle device */
     VERIFY_LEASE,     /* beside a running job: small, judged against itself */
 };

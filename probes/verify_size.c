@@ -8,7 +8,8 @@
 #define GIB 1073741824.0
 #define RTT_SHARE 20.0 /* work lasts that many round trips, where it can be made to */
 #define RTT_LEAST 3.0  /* below, an honest device would seem to be at 3/4 of its rate */
-#define CHAIN_DOUBLINGS 3
+#define SPOT_DOUBLINGS 3
+#define ADMISSION_DOUBLINGS 2 /* who delays pings makes the gateway prepare so much more */
 #define DEADLINE_FACTOR 4.0
 #define DEADLINE_BASE_NS (2 * NS_PER_S)
 #define DEADLINE_BASE_CPU_NS (5 * NS_PER_S) /* a machine without a GPU may be under any load */
@@ -205,9 +206,10 @@ bool verify_chain_shape(const struct verify_session *session, struct chain_shape
 {
     if (session->options.purpose == VERIFY_LEASE)
         return lease_shape(session, ret);
-    struct chain_shape shape =
-        session->options.purpose == VERIFY_SPOT ? session->sizes->spot_chain : session->sizes->admission_chain;
-    for (int i = 0; i < CHAIN_DOUBLINGS && shape.steps * 2 <= PROBE_CHAIN_STEPS_MAX; i++)
+    const bool is_spot = session->options.purpose == VERIFY_SPOT;
+    struct chain_shape shape = is_spot ? session->sizes->spot_chain : session->sizes->admission_chain;
+    const int doublings = is_spot ? SPOT_DOUBLINGS : ADMISSION_DOUBLINGS;
+    for (int i = 0; i < doublings && shape.steps * 2 <= PROBE_CHAIN_STEPS_MAX; i++)
         if (!is_long_enough(session, verify_chain_s(session, shape)))
             shape.steps *= 2;
     *ret = shape;

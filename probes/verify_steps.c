@@ -159,7 +159,12 @@ static enum verify_check warm_check(struct verify_session *session, const struct
     return VERIFY_CHECK_NEXT;
 }
 
-/* -- NET: down random bytes, up tiles -- */
+/* -- NET: down random bytes, up tiles. Once a machine, for its devices share what it has. -- */
+
+static bool has_net(const struct verify_session *session)
+{
+    return session->sizes->net_frames > 0 && session->options.gpu == 0;
+}
 
 static bool net_prepare(struct verify_net *net)
 {
@@ -182,7 +187,7 @@ static void net_add(struct verify_net *net, size_t bytes, int64_t took_ns)
 static enum verify_ask net_down_ask(struct verify_session *session, struct probe_frame *ret, int64_t *ret_deadline_ns)
 {
     struct verify_net *net = &session->net;
-    if (!session->sizes->net_frames)
+    if (!has_net(session))
         return VERIFY_ASK_SKIP;
     begin(session, "net", NULL, NULL);
     if (!net->payload && !net_prepare(net)) {
@@ -238,7 +243,7 @@ static void ask_open(struct verify_session *session, const uint8_t id[PROBE_ID_B
 static enum verify_ask net_up_ask(struct verify_session *session, struct probe_frame *ret, int64_t *ret_deadline_ns)
 {
     const uint32_t fit = (uint32_t)((PROBE_FRAME_MAX - 64) / (PROBE_TILE_BYTES + 32));
-    if (!session->sizes->net_frames)
+    if (!has_net(session))
         return VERIFY_ASK_SKIP;
     begin(session, "net", session->fill_id, session->fill.seed);
     verify_draw_tiles(session, fit < PROBE_OPENINGS_MAX ? fit : PROBE_OPENINGS_MAX, 1);

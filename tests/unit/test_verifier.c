@@ -36,6 +36,12 @@ static struct probe_claim told;
 static enum cheat { HONEST, TILES_OF_ANOTHER_SEED, ROOT_OF_ANOTHER_WORKER, STALE_CHAIN, NO_ROOM, BROKEN } cheat;
 static unsigned releases;
 
+static enum error fake_open(unsigned index, struct probe_backend **ret)
+{
+    (void)index;
+    return probe_backend_cpu.open(0, ret);
+}
+
 static void fake_claim(struct probe_backend *backend, struct probe_claim *ret)
 {
     (void)backend;
@@ -82,13 +88,14 @@ static struct prover *prover_with(const struct signing_key *with)
     static struct probe_backend_ops ops;
     struct prover *prover;
     ops = probe_backend_cpu;
+    ops.open = fake_open;
     ops.claim = fake_claim;
     ops.warm = fake_warm;
     ops.fill = fake_fill;
     ops.pass = fake_pass;
     ops.chain = fake_chain;
     ops.release = fake_release;
-    const struct prover_options options = {.backend = &ops, .key = with, .host_id = {1, 2, 3}, .devices = 1};
+    const struct prover_options options = {.backend = &ops, .key = with, .host_id = {1, 2, 3}, .devices = 2};
     assert_int_equal(prover_open(&options, &prover), ERR_NONE);
     return prover;
 }
@@ -502,7 +509,7 @@ CHANGE(hello_forged, with = other_key)
 CHANGE(hello_mig, f.of.hello.gpus[0].mig = true)
 CHANGE(hello_no_exchange, memset(f.of.hello.exchange_key, 0, 32))
 CHANGE(ping_nonce, f.of.ping.nonce[0] ^= 1)
-CHANGE(other_gpu, f.of.warm.gpu = 1)
+CHANGE(other_gpu, f.of.warm.gpu ^= 1)
 CHANGE(net_digest, f.of.net_answer.digest[31] ^= 1)
 CHANGE(net_id, f.of.net_answer.id[0] ^= 1)
 CHANGE(commit_id, f.of.commit.id[0] ^= 1)
@@ -834,10 +841,15 @@ static void another_key_or_gpu(void **state)
     assert_int_equal(p.result, VERIFY_WRONG);
     assert_string_equal(p.reason, "hello: another key than it proved with before");
     p = at_rates(VERIFY_ADMISSION, 1, 1);
-    p.options.gpu = 1;
+    p.options.gpu = 2;
     play(&p);
     assert_int_equal(p.result, VERIFY_WRONG);
-    assert_string_equal(p.reason, "hello: it has no GPU 1");
+    assert_string_equal(p.reason, "hello: it has no GPU 2");
+    p.options.gpu = 1; /* it is there; the network was measured with device 0 */
+    memset(p.trace, 0, sizeof(p.trace));
+    play(&p);
+    assert_int_equal(p.result, VERIFY_PASSED);
+    assert_string_equal(p.trace, "hello ping warm fill pass walk chain bind release");
 }
 
 static void leases_share_memory(void **state)
