@@ -1,7 +1,7 @@
 /* FILL: pseudo-random tiles. Arithmetic alone: 96 integer instructions a double round for 64 bytes. */
 #include "probes/cuda/device.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) probe_fill(const struct kernel_fill p)
+extern "C" __global__ void __launch_bounds__(256, 6) probe_fill(const struct kernel_fill p)
 {
     const uint64_t blocks = p.count * PROBE_TILE_BLOCKS;
     const uint32_t lane = threadIdx.x & 31;

@@ -54,7 +54,7 @@
     X(probe_rate, struct kernel_rate, 256, 0)
 
 /* FILL: tiles[count], tile i of it being tile first + i of the fill. Grid: any. */
-#define KERNEL_FILL_PER_SM 8
+#define KERNEL_FILL_PER_SM 6
 struct kernel_fill {
     KERNEL_AT(uint32_t) tiles_at; /* of tile `first` */
     uint64_t first, count;
@@ -140,7 +140,7 @@ struct kernel_walk_leaves {
 };
 
 /* Rows 0 .. rows-1 of A (columns = n) or of X_0 (columns = blocks*n), row after row. Grid: any. */
-#define KERNEL_CHAIN_ROWS_PER_SM 8
+#define KERNEL_CHAIN_ROWS_PER_SM 6
 struct kernel_chain_rows {
     KERNEL_AT(uint32_t) out_at;
     uint32_t seed[8];
@@ -149,7 +149,7 @@ struct kernel_chain_rows {
 };
 
 /* out[c][r] = in[r][c], bytes; both multiples of 64. Grid: any. */
-#define KERNEL_CHAIN_TRANSPOSE_PER_SM 8
+#define KERNEL_CHAIN_TRANSPOSE_PER_SM 6
 struct kernel_chain_transpose {
     KERNEL_AT(const uint32_t) in_at;
     KERNEL_AT(uint32_t) out_at;
@@ -194,7 +194,7 @@ static inline uint32_t kernel_chain_dp4a_grid(uint32_t n, uint32_t blocks)
  * cublasLt: a strided batch of `blocks` products D_b (n x width, column-major, leading dimension n, stride width*n) =
  * A^T (op T, column-major n x n, leading dimension n) * B_b (op N, n x width at x + (b*n + first)*n, leading dimension
  * n, stride n*n). Grid: any. */
-#define KERNEL_CHAIN_EPILOGUE_PER_SM 8
+#define KERNEL_CHAIN_EPILOGUE_PER_SM 6
 struct kernel_chain_epilogue {
     KERNEL_AT(const int32_t) sums_at;
     KERNEL_AT(uint32_t) next_at;
@@ -229,7 +229,7 @@ struct kernel_smids {
 };
 
 /* For the benchmark. Reads `bytes` (a multiple of 4096) once; the sum of all words is added to out[0]. Grid: any. */
-#define KERNEL_READ_PER_SM 8
+#define KERNEL_READ_PER_SM 6
 struct kernel_read {
     KERNEL_AT(const uint32_t) in_at;
     KERNEL_AT(uint32_t) out_at;
