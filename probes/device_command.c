@@ -17,10 +17,13 @@ static int usage(const char *why)
 
 int device_command_parse(int argc, char **argv, const char *help, struct device_command *ret)
 {
-    static const struct option options[] = {
-        {"backend", required_argument, NULL, 'b'}, {"gpu", required_argument, NULL, 'g'},
-        {"json", no_argument, NULL, 'j'},          {"full", no_argument, NULL, 'f'},
-        {"help", no_argument, NULL, 'h'},          {0}};
+    static const struct option options[] = {{"backend", required_argument, NULL, 'b'},
+                                            {"gpu", required_argument, NULL, 'g'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"full", no_argument, NULL, 'f'},
+                                            {"row", no_argument, NULL, 'r'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     const char *backend = "auto";
     int64_t gpu = -1;
     struct device_command command = {0};
@@ -41,6 +44,9 @@ int device_command_parse(int argc, char **argv, const char *help, struct device_
             break;
         case 'f':
             command.is_full = true;
+            break;
+        case 'r':
+            command.is_row = true;
             break;
         case 'h':
             fputs(help, stdout);

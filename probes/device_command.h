@@ -7,7 +7,7 @@
 struct device_command {
     const struct probe_backend_ops *backend;
     unsigned first, end; /* devices [first, end) */
-    bool is_json, is_full;
+    bool is_json, is_full, is_row;
 };
 /* An exit code (0 after --help, 1 no such device, 2 usage), or -1: go on. Says on stderr what is wrong. */
 int device_command_parse(int argc, char **argv, const char *help, struct device_command *ret);

@@ -1,4 +1,5 @@
 /* sluice-probe: proves what GPUs a machine has. One program, one command a line of the table. */
+#include "probes/bench_command.h"
 #include "probes/check_command.h"
 #include "probes/serve.h"
 
@@ -12,6 +13,7 @@ static const struct {
     {"serve", "answer a gateway's questions, as the child of sluice-worker", serve_command},
     {"claims", "print what the devices say of themselves", claims_command},
     {"check", "compare the devices' answers with the CPU's", check_command},
+    {"bench", "measure the devices, beside datasheet and reference", bench_command},
 };
 
 static void help(FILE *to)
