@@ -74,7 +74,7 @@ check-asan: ## unit tests under AddressSanitizer and UBSan
 check-tsan: ## unit tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory check BUILD=build-tsan OPT='-O1 -g' SAN='-fsanitize=thread'
 
-integration: all ## pytest against real processes
+integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) ## pytest against real processes
 	@$(PY) -m pytest -q tests/integration $(PYTEST_ARGS)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (default 20)

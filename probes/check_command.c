@@ -32,8 +32,8 @@ static const struct check_tiles large_tiles = {/* three stored levels of a devic
                                                .steps = 256};
 static const struct {
     uint32_t n, blocks, steps;
-} small_chains[] = {{64, 1, 1}, {64, 4, 5}, {128, 3, 2}, {192, 16, 2}, {256, 4, 6}},
-  large_chains[] = {{576, 2, 3}, {1024, 8, 4}, {2048, 4, 12}, {4096, 4, 12}, {8192, 8, 6}};
+} small_chains[] = {{64, 1, 1}, {64, 4, 5}, {128, 3, 2}, {64, 16, 2}, {256, 2, 3}},
+  large_chains[] = {{192, 16, 6}, {576, 2, 3}, {1024, 8, 4}, {2048, 4, 12}, {4096, 4, 12}, {8192, 8, 6}};
 
 struct run {
     const struct device_command *command;

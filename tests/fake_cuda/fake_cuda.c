@@ -46,7 +46,7 @@ static struct {
     uint64_t memory, real;
     bool is_reversed, is_failed, is_hung;
     long fail_at, hang_at;
-    char name[64];
+    char name[64], flipped[64];
     struct stream *streams[STREAMS_MAX];
     struct {
         void *at;
@@ -126,6 +126,11 @@ static bool op_run(struct op *op)
     case OP_LAUNCH:
         if (emu_launch(op->kernel, (void *[]){op->parameters}, op->grid, op->threads, op->shared_bytes) != 0)
             fake.is_failed = true;
+        if (strcmp(op->kernel, fake.flipped) == 0) {
+            unsigned char *first;
+            memcpy(&first, op->parameters, sizeof first);
+            first[0] ^= 1;
+        }
         break;
     case OP_COPY:
         memcpy(op->to, op->from, op->bytes);
@@ -204,7 +209,7 @@ static void forget(void)
 
 int cuInit(unsigned flags)
 {
-    const char *name = getenv("FAKE_CUDA_NAME");
+    const char *name = getenv("FAKE_CUDA_NAME"), *flipped = getenv("FAKE_CUDA_FLIP");
     (void)flags;
     fake.devices = (int)number("FAKE_CUDA_DEVICES", 1);
     fake.sms = (int)number("FAKE_CUDA_SMS", 2);
@@ -218,6 +223,7 @@ int cuInit(unsigned flags)
         forget();
     fake.is_failed = fake.is_hung = false;
     fake.live.launches = fake.live.products = 0;
+    (void)snprintf(fake.flipped, sizeof fake.flipped, "%s", flipped != NULL ? flipped : "");
     (void)snprintf(fake.name, sizeof fake.name, "%s", name != NULL ? name : "NVIDIA Fake");
     return fake.devices > 0 ? OK : NO_DEVICE;
 }
