@@ -272,11 +272,12 @@ static void redis_counts_as_we_do(void **state)
     record.reputation.at_ms = same.at_ms;
     assert_int_equal(put(&record), ERR_NONE);
     for (int step = 0; step < 60; step++) {
-        struct reputation_evidence evidence = reputation_of_proof(step % 3, (step % 5) / 4.0, step % 2);
+        struct reputation_evidence evidence =
+            reputation_of_proof((enum verify_purpose)(step % 3), (step % 5) / 4.0, step % 2);
         seed = seed * UINT64_C(6364136223846793005) + 1;
         int64_t days = (int64_t)(seed >> 60);
         if (step % 7 == 3)
-            evidence = reputation_of_wrong(step % 3);
+            evidence = reputation_of_wrong((enum verify_purpose)(step % 3));
         if (step % 7 == 5)
             evidence = reputation_of_calls(3, 40, 5000000);
         if (step % 7 == 6)
