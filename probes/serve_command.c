@@ -184,7 +184,7 @@ static int command_parse(int argc, char **argv, const char *help, struct command
                                         {"json", no_argument, NULL, 'j'},
                                         {"help", no_argument, NULL, 'h'},
                                         {0}};
-    bool is_serve = help == serve_help;
+    bool is_serve = help == serve_help, is_wrong = false;
     const char *backend = "auto";
     int option;
     optind = 1;
@@ -200,9 +200,9 @@ static int command_parse(int argc, char **argv, const char *help, struct command
         else if (option == 'j' && !is_serve)
             ret->is_json = true;
         else
-            optind = argc + 1;
+            is_wrong = true;
     }
-    if (optind != argc) {
+    if (is_wrong || optind != argc) {
         fputs(help, stderr);
         return EXIT_USAGE;
     }

@@ -330,6 +330,33 @@ static void names_of_faults(void **state)
     assert_int_equal(fault, SERVE_HONEST);
 }
 
+/* -- options: none of these gets as far as a device -- */
+
+static void wrong_options_are_usage(void **state)
+{
+    static char *const cases[][3] = {
+        {"serve", "--bogus", NULL},   {"serve", "--json", NULL},       {"serve", "extra", NULL},
+        {"serve", "--key", NULL},     {"serve", "--backend", "metal"}, {"claims", "--key", "file"},
+        {"claims", "--bogus", "end"},
+    };
+    char *none[] = {"serve", "--backend", "cuda", NULL};
+    (void)state;
+    int kept = dup(STDERR_FILENO), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    assert_true(kept >= 0 && null >= 0 && dup2(null, STDERR_FILENO) >= 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char *argv[] = {cases[i][0], cases[i][1], cases[i][2], NULL};
+        int argc = argv[2] ? 3 : 2;
+        assert_int_equal(strcmp(argv[0], "serve") == 0 ? serve_command(argc, argv) : claims_command(argc, argv), 2);
+    }
+    if (probe_backend_cuda.count() == 0)
+        assert_int_equal(serve_command(3, none), 1);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(null);
+    assert_ptr_equal(serve_backend(STR("cpu")), &probe_backend_cpu);
+    assert_null(serve_backend(STR("")));
+}
+
 /* -- the agent's own requests -- */
 
 static void local(const char *request, struct buf *ret)
@@ -417,6 +444,7 @@ int main(void)
         cmocka_unit_test(a_wrong_proof_differs_in_one_bit),
         cmocka_unit_test(silent_garbage_and_oversize),
         cmocka_unit_test(names_of_faults),
+        cmocka_unit_test(wrong_options_are_usage),
         cmocka_unit_test(local_requests),
         cmocka_unit_test(unsealing_over_the_pipe),
     };
