@@ -99,7 +99,7 @@ static bool record_is_sound(const struct usage_record *record)
            record->id[0] && record->tenant[0] && record->at_ms >= 0 && record->price_usd_nano >= 0 &&
            record->gpu_ms >= 0 && record->cost_usd_nano >= 0 && record->loss_usd_nano >= 0 &&
            record->budget_period_ms >= 0 && record->take_rate_bps >= 0 && record->take_rate_bps <= 10000 &&
-           record->outcome >= USAGE_COMPLETED && record->outcome <= USAGE_BROKEN && record->prompt_tokens >= 0 &&
+           record->outcome >= USAGE_COMPLETED && record->outcome <= USAGE_CHECKED && record->prompt_tokens >= 0 &&
            record->completion_tokens >= 0;
 }
 

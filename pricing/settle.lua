@@ -4,16 +4,20 @@
 --       2 holds: hash gateway -> amount    3 seen: set of record ids of that day    4 usage rows of that day: stream,
 --       an entry a call with a field r for each row
 --       5 invoice lines of that month: hash    6 ledger: stream    7 chain: hash of its last entry    8 days: set
+--       9 short: hash record id -> what it was charged, where that is less than its cost
 -- ARGV  1 gateway    2 day    3 seconds to remember ids for    then a record each:
---       id at_ms cost loss income take supplier line gpu_ms row
+--       id at_ms cost loss income take supplier line gpu_ms row kind penalty
 --       cost + loss = income (the supplier's) + take (ours); line "" keeps the record off the invoice.
+--       kind  usage    a call
+--             check    the platform's own call: cost 0, its loss is booked to plat:checks
+--             refund   of the call of which it is a copy, with the id "refund:<id>"; penalty is the supplier's
 -- Gives the number of records that were new.
 --
 -- Amounts are decimal strings and move by HINCRBY. Numbers in Lua are exact below 2^53 only: those of at most 14 digits
 -- are summed here (a batch is at most 64 records), longer ones move one by one.
 local call = redis.call
 local purse, holds, gateway = KEYS[1], KEYS[2], ARGV[1]
-local FIELDS = 10
+local FIELDS = 12
 local SUMMED_DIGITS = 14
 
 local ids = {}
@@ -51,7 +55,9 @@ end
 -- The usual case: the gateway's hold covers the whole batch.
 local total, is_covered = 0, true
 for _, at in ipairs(fresh) do
-    if #ARGV[at + 2] > SUMMED_DIGITS then
+    if ARGV[at + 10] == 'refund' then
+        -- takes nothing from the hold
+    elseif #ARGV[at + 2] > SUMMED_DIGITS then
         is_covered = false
     else
         total = total + tonumber(ARGV[at + 2])
@@ -128,19 +134,14 @@ local function line_add(line, gpu_ms, charged)
 end
 
 local chain = call('GET', KEYS[7]) or ''
-local function post(id, at_ms, from_hold, from_avail, loss, income, take, supplier)
-    local entry = {id, at_ms, 'usage'}
-    local function put(account, sign, amount)
-        if amount ~= '0' then
-            entry[#entry + 1] = account
-            entry[#entry + 1] = sign .. amount
+local function post(id, at_ms, kind, entries) -- entries: account, sign, amount each
+    local entry = {id, at_ms, kind}
+    for n = 1, #entries, 3 do
+        if entries[n + 2] ~= '0' then
+            entry[#entry + 1] = entries[n]
+            entry[#entry + 1] = entries[n + 1] .. entries[n + 2]
         end
     end
-    put('held', '-', from_hold)
-    put('avail', '-', from_avail)
-    put('sup:' .. supplier .. ':pending', '', income)
-    put('plat:revenue', '', take)
-    put('plat:loss', '-', loss)
     if #entry > 3 then
         local content = table.concat(entry, '\31')
         chain = redis.sha1hex(chain .. content)
@@ -148,35 +149,47 @@ local function post(id, at_ms, from_hold, from_avail, loss, income, take, suppli
     end
 end
 
-local rows = {}
-for n, at in ipairs(fresh) do
-    local id, at_ms, cost, loss, income, take, supplier, line, gpu_ms, row = unpack(ARGV, at, at + FIELDS - 1)
+local rows, refunds = {}, {}
+local function row_add(row, charged)
+    rows[#rows + 1] = 'r'
+    rows[#rows + 1] = row .. '\31' .. charged
+end
+for _, at in ipairs(fresh) do
+    local id, at_ms, cost, loss, income, take, supplier, line, gpu_ms, row, kind = unpack(ARGV, at, at + FIELDS - 1)
     local charged = cost
-    if cost ~= '0' or loss ~= '0' then
-        local from_hold, from_avail = cost, '0'
-        if not is_covered then
-            from_hold, from_avail, loss = draw(cost, loss)
+    if kind == 'refund' then
+        refunds[#refunds + 1] = at
+    else
+        if cost ~= '0' or loss ~= '0' then
+            local from_hold, from_avail = cost, '0'
+            local lost_to = kind == 'check' and 'plat:checks' or 'plat:loss'
+            if not is_covered then
+                from_hold, from_avail, loss = draw(cost, loss)
+            end
+            charged = from_hold
+            if from_avail ~= '0' then
+                charged = scratch(from_hold, from_avail)
+            end
+            if charged ~= cost then
+                call('HSET', KEYS[9], id, charged)
+                call('EXPIRE', KEYS[9], ARGV[3])
+            end
+            income_add(supplier, income)
+            take_add(take)
+            if loss ~= '0' then
+                call('HINCRBY', purse, lost_to, '-' .. loss)
+            end
+            post(id, at_ms, kind, {'held', '-', from_hold, 'avail', '-', from_avail,
+                                   'sup:' .. supplier .. ':pending', '', income, 'plat:revenue', '', take,
+                                   lost_to, '-', loss})
         end
-        charged = from_hold
-        if from_avail ~= '0' then
-            charged = scratch(from_hold, from_avail)
+        if line ~= '' then
+            line_add(line, gpu_ms, charged)
         end
-        income_add(supplier, income)
-        take_add(take)
-        if loss ~= '0' then
-            call('HINCRBY', purse, 'plat:loss', '-' .. loss)
-        end
-        post(id, at_ms, from_hold, from_avail, loss, income, take, supplier)
+        row_add(row, charged)
     end
-    if line ~= '' then
-        line_add(line, gpu_ms, charged)
-    end
-    rows[2 * n - 1] = 'r'
-    rows[2 * n] = row .. '\31' .. charged
 end
 
-call('XADD', KEYS[4], '*', unpack(rows))
-call('SET', KEYS[7], chain)
 for supplier, sum in pairs(incomes) do
     if sum > 0 then
         call('HINCRBY', purse, 'sup:' .. supplier .. ':pending', text(sum))
@@ -190,4 +203,52 @@ for line, sum in pairs(lines) do
     call('HINCRBY', KEYS[5], line .. '\31ms', text(sum.ms))
     call('HINCRBY', KEYS[5], line .. '\31usd', text(sum.usd))
 end
+
+-- Takes up to an amount from what the supplier has here and was not paid yet. Gives what it took and what was missing.
+local function take_from(account, amount)
+    if amount == '0' or call('HINCRBY', purse, account, '-' .. amount) >= 0 then
+        return amount, '0'
+    end
+    local missing = call('HGET', purse, account):sub(2)
+    call('HSET', purse, account, '0')
+    return scratch(amount, '-' .. missing), missing
+end
+
+local function minus(a, b)
+    return b == '0' and a or scratch(a, '-' .. b)
+end
+local function move(account, sign, amount)
+    if amount ~= '0' then
+        call('HINCRBY', purse, account, sign .. amount)
+    end
+end
+
+-- Gives back what the call was charged, out of what the supplier and the platform got for it (what the supplier has no
+-- more is the platform's loss), and then fines the supplier. A call that is not in these books is not given back.
+for _, at in ipairs(refunds) do
+    local id, at_ms, cost, loss, income, take, supplier, line, _, row, _, penalty = unpack(ARGV, at, at + FIELDS - 1)
+    local of, account = id:match('^refund:(.*)$'), 'sup:' .. supplier .. ':pending'
+    if of and call('SISMEMBER', KEYS[3], of) == 1 then
+        local charged = call('HGET', KEYS[9], of) or cost
+        local taken, missing = take_from(account, income)
+        local fined = take_from(account, penalty)
+        local returned = minus(minus(scratch(cost, loss), charged), missing) -- what the platform bore, or bears now
+        move('avail', '', charged)
+        move('plat:revenue', '-', take)
+        move('plat:loss', '', returned)
+        move('plat:penalties', '', fined)
+        if charged ~= '0' then
+            call('HINCRBY', KEYS[5], line .. '\31usd', '-' .. charged)
+        end
+        post(id, at_ms, 'refund', {'avail', '', charged, account, '-', taken, 'plat:revenue', '-', take,
+                                   'plat:loss', '', returned})
+        post('penalty:' .. of, at_ms, 'penalty', {account, '-', fined, 'plat:penalties', '', fined})
+        row_add(row, charged == '0' and '0' or '-' .. charged)
+    end
+end
+
+if #rows > 0 then
+    call('XADD', KEYS[4], '*', unpack(rows))
+end
+call('SET', KEYS[7], chain)
 return #fresh

@@ -3,6 +3,7 @@
 #include "core/clock.h"
 #include "core/money.h"
 #include "pricing/keys.h"
+#include "pricing/refund.h"
 
 #include <assert.h>
 #include <string.h>
@@ -114,11 +115,17 @@ void settle_args_begin(struct settle_args *args, const struct usage_record *firs
     add_key(args, &purse, "ledger", "");
     add_key(args, &purse, "chain", "");
     add_key(args, &purse, "days", "");
+    add_key(args, &purse, "short:", day);
     args->key_count = args->count;
     assert(args->key_count == SETTLE_KEYS);
     add_text(args, owner);
     add_text(args, day);
     add_number(args, DEDUP_S);
+}
+
+static const char *kind_of(const struct usage_record *record)
+{
+    return record->outcome == USAGE_REFUNDED ? "refund" : record->outcome == USAGE_CHECKED ? "check" : "usage";
 }
 
 void settle_args_add(struct settle_args *args, const struct usage_record *record)
@@ -140,7 +147,7 @@ void settle_args_add(struct settle_args *args, const struct usage_record *record
     add_number(args, take);
     add_text(args, record->supplier);
     start = args->text_len;
-    if (record->outcome != USAGE_BROKEN || full > 0) {
+    if (record->outcome != USAGE_CHECKED && (record->outcome != USAGE_BROKEN || full > 0)) {
         put_text(args, record->model);
         put_separator(args);
         put_text(args, record->worker);
@@ -162,6 +169,8 @@ void settle_args_add(struct settle_args *args, const struct usage_record *record
         put_number(args, numbers[i]);
     }
     end_arg(args, start);
+    add_text(args, kind_of(record));
+    add_number(args, record->outcome == USAGE_REFUNDED ? full * REFUND_PENALTY_TIMES : 0);
 }
 
 void settle_args_begin_budget(struct settle_args *args, const struct usage_record *first, const char *owner)

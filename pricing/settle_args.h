@@ -6,8 +6,8 @@
 #include "pricing/usage.h"
 
 #define SETTLE_BATCH 64 /* records a script call; settle.lua counts on it */
-#define SETTLE_FIELDS 10
-#define SETTLE_KEYS 8
+#define SETTLE_FIELDS 12
+#define SETTLE_KEYS 9
 #define SETTLE_TEXT_MAX (SETTLE_BATCH * 1400 + 4096)
 
 struct settle_args {

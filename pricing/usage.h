@@ -9,6 +9,8 @@ enum usage_outcome {
     USAGE_COMPLETED = 1, /* answered with a 2xx to its end */
     USAGE_CANCELLED,     /* the caller hung up: pays its time to the hang-up */
     USAGE_BROKEN,        /* the worker's side broke the stream: cost 0 */
+    USAGE_REFUNDED,      /* takes a call back: see refund.h */
+    USAGE_CHECKED,       /* asked by the platform itself to check an answer: see refund.h */
 };
 
 #define USAGE_MODEL_MAX 160
@@ -18,7 +20,8 @@ enum usage_outcome {
 
 /* Plain data of fixed size: it lies in the mapped journal as it is. Texts are NUL-terminated. */
 struct usage_record {
-    char id[ID_TEXT_MAX]; /* "use_...": the identity of the charge; settling it twice moves money once */
+    /* "use_...", "refund:use_..." or "check:...": the identity of the charge; settling it twice moves money once. */
+    char id[ID_TEXT_MAX];
     char tenant[ID_TEXT_MAX], key[ID_TEXT_MAX], worker[ID_TEXT_MAX];
     char supplier[USAGE_SUPPLIER_MAX], network[USAGE_NETWORK_MAX], gpu[USAGE_GPU_MAX], model[USAGE_MODEL_MAX];
     int64_t at_ms;            /* Unix ms, the end of the call */

@@ -1,6 +1,7 @@
 #include "pricing/usage_table.h"
 
 #include "pricing/ledger_entry.h"
+#include "pricing/usage.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -177,6 +178,8 @@ bool usage_row_parse(struct str text, struct usage_row *ret)
         !str_to_i64(gpu_ms, &row.sums.gpu_ms) || !str_to_i64(prompt, &row.sums.prompt_tokens) ||
         !str_to_i64(completion, &row.sums.completion_tokens) || !str_to_i64(cost, &row.sums.cost_usd_nano))
         return false;
+    if (outcome_number == USAGE_REFUNDED)
+        row.sums.requests = 0;
     *ret = row;
     return true;
 }
