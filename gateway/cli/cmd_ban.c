@@ -13,7 +13,7 @@ int cmd_ban_list(struct cli *cli)
     json_t *list = NULL, *ban;
     char at[CLI_TIME_MAX];
     size_t i, columns = cli->output == CLI_WIDE ? COUNT(heads) : COUNT(heads) - 1;
-    int code = http_list(cli, "/api/v1/admin/bans?limit=100", 0, &list);
+    int code = http_list(cli, "/api/v1/admin/bans", 0, &list);
     if (code || !list)
         return code;
     if (cli->output == CLI_JSON) {
@@ -29,7 +29,7 @@ int cmd_ban_list(struct cli *cli)
             continue;
         table_text(table, cli_text(ban, "kind"));
         table_text(table, cli_text(ban, "worker"));
-        table_text(table, str_of(cli_time(ban, "until", at)));
+        table_text(table, str_of(cli_time(ban, "until_at", at)));
         table_printf(table, "%.0f", cli_number(ban, "bans"));
         table_text(table, cli_text(ban, "reason"));
         if (cli->output == CLI_WIDE)

@@ -131,16 +131,21 @@ static int show_facts(const json_t *worker)
     return done(table, CLI_OK);
 }
 
+/* Three digits that count, of what may be a large GPU's rate or a CPU's. */
+static void rate_cell(struct table *table, double rate)
+{
+    if (rate > 0)
+        table_printf(table, "%.*f", rate < 0.1 ? 4 : rate < 10 ? 2 : 1, rate);
+    else
+        table_text(table, STR(""));
+}
+
 /* A row of the two columns; 0: not known, or not measured. */
 static void compare(struct table *table, const char *name, double claimed, double proven)
 {
     table_text(table, str_of(name));
-    const double pair[] = {claimed, proven};
-    for (size_t i = 0; i < 2; i++)
-        if (pair[i] > 0)
-            table_printf(table, "%.*f", pair[i] < 10 ? 2 : 1, pair[i]);
-        else
-            table_text(table, STR(""));
+    rate_cell(table, claimed);
+    rate_cell(table, proven);
     if (claimed > 0 && proven > 0)
         table_printf(table, "%.0f %%", 100 * proven / claimed);
     else
@@ -202,11 +207,11 @@ static int show_receipt(const json_t *receipt)
     struct table *table = table_new(COUNT(heads), heads, 0);
     json_array_foreach(json_object_get(receipt, "steps"), i, step)
     {
-        double took_us = cli_number(step, "took_us"), rate = cli_number(step, "rate");
+        double took_us = cli_number(step, "took_us");
         table_text(table, cli_text(step, "kind"));
         table_text(table, json_is_true(json_object_get(step, "passed")) ? STR("passed") : STR("failed"));
         table_printf(table, took_us > 0 ? "%.1f ms" : "-", took_us / 1000);
-        table_printf(table, rate > 0 ? "%.1f" : "-", rate);
+        rate_cell(table, cli_number(step, "rate"));
         table_text(table, cli_text(step, "unit"));
     }
     return done(table, code);
@@ -295,7 +300,6 @@ int cmd_worker_probe(struct cli *cli)
         code = cli_print_json(answer);
     } else {
         struct table *table = table_new(2, NULL, 0);
-        fact(table, "asked", str_of(cli->args[0]));
         json_object_foreach(answer, name, value) if (json_is_string(value)) fact(table, name, cli_text(answer, name));
         code = done(table, CLI_OK);
     }

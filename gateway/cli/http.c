@@ -201,7 +201,8 @@ int http_list(struct cli *cli, const char *path, size_t most, json_t **ret)
     for (int pages = 0; !code && pages < PAGES_MAX && json_array_size(rows) < most; pages++) {
         json_t *page = NULL;
         if (snprintf(page_path, sizeof(page_path), "%s", path) >= CLI_PATH_MAX ||
-            (cursor[0] && (!http_path(cursor_text, "&cursor=", cursor, "") || !append(page_path, cursor_text))))
+            (cursor[0] && (!http_path(cursor_text, strchr(path, '?') ? "&cursor=" : "?cursor=", cursor, "") ||
+                           !append(page_path, cursor_text))))
             code = cli_fail(CLI_FAILED, "the gateway's cursor is too long");
         if (!code)
             code = http_call(cli, "GET", page_path, &page);

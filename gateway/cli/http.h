@@ -11,7 +11,7 @@ MUST_CHECK bool http_path(char ret[static CLI_PATH_MAX], const char *before, con
 /* CLI_OK and the answer (NULL for an empty one; the caller's), or an exit code, and stderr says why. With --curl it
  * prints the request, and the answer is NULL. */
 MUST_CHECK int http_call(struct cli *cli, const char *method, const char *path, json_t **ret);
-/* All pages of a list: {"object":"list","data":[...]}. path has a query; NULL with --curl. most: rows, 0: no limit but
+/* All pages of a list: {"object":"list","data":[...]}. NULL with --curl. most: rows, 0: no limit but
  * HTTP_LIST_MAX. */
 #define HTTP_LIST_MAX 100000
 MUST_CHECK int http_list(struct cli *cli, const char *path, size_t most, json_t **ret);

@@ -40,7 +40,9 @@ static const struct cli_command commands[] = {
     {"ban", "list", "", "keys and devices that are banned",
      "Lists the bans that last now, those that end first in front.\n", cmd_ban_list, false},
     {"ban", "lift", "ID", "ends a ban",
-     "Forgets what is held against a key or device. ID: as `sluice ban list` shows it.\n", cmd_ban_lift, false},
+     "Forgets what is held against a key or device; its worker may be proven anew. ID: as `sluice ban list` shows\n"
+     "it, or a worker's.\n",
+     cmd_ban_lift, false},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import harness
-from harness import ADMIN_KEY, BUILD
+from harness import ADMIN_KEY, BUILD, wait_until
 
 SLUICE = BUILD / "sluice"
 
@@ -141,6 +141,30 @@ def test_workers_of_a_real_gateway(gateway, fleet):
     assert "supplier-1" in run("workers", "-o", "wide", gateway=gateway.url)
 
 
+def test_proofs_of_a_real_gateway(gateway, make_fleet, tmp_path):
+    worker = make_fleet().worker.id
+    path = tmp_path / "log.json"
+
+    def verified():
+        path.write_text(run("proof", "list", worker, "-o", "json", gateway=gateway.url))
+        return columns(run("proof", "verify", path, key=None))
+
+    rows = verified()
+    assert rows[-1]["CHAIN"] == "first" and rows[0]["WORKER"] == worker and rows[0]["RESULT"] == "passed"
+    text = run("worker", "show", worker, gateway=gateway.url)
+    for kind in ("hello", "net", "fill", "pass", "walk", "chain", "bind"):
+        assert re.search(rf"^{kind} +passed ", text, re.M), text
+    for name in ("hardware", "correctness", "availability", "network"):
+        assert re.search(rf"^{name} +0\.\d{{3}} ", text, re.M), text
+    assert worker in run("worker", "probe", worker, gateway=gateway.url)
+    more = wait_until(lambda: len(found := verified()) > len(rows) and found, 30, "a receipt of the proof that was asked for")
+    assert [r["CHAIN"] for r in more][-2:] == ["linked", "first"] and {r["SIGNATURE"] for r in more} == {"good"}
+    run("worker", "probe", "wrk_none", gateway=gateway.url, code=5)
+    run("proof", "list", "none", gateway=gateway.url, code=5)
+    assert run("ban", "list", gateway=gateway.url).split()[:2] == ["ID", "KIND"]
+    run("ban", "lift", "ab" * 32, gateway=gateway.url, code=5)
+
+
 def test_exit_codes_of_a_real_gateway(gateway, tenant, tmp_path):
     assert "sluice:" in run("workers", gateway=gateway.url, key=None, code=4)
     assert "sluice:" in run("workers", gateway=gateway.url, key="wrong", code=4)
@@ -204,7 +228,7 @@ def test_worker_probe(played):
 
 
 def test_bans(played):
-    ban = {"id": "ab" * 32, "kind": "key", "worker": "wrk_1", "reason": "wrong answers", "at": 1763770000123, "until": 1766362000123, "bans": 2}
+    ban = {"id": "ab" * 32, "kind": "key", "worker": "wrk_1", "reason": "wrong answers", "at": 1763770000123, "until_at": 1766362000123, "bans": 2}
     played.answers[("GET", "/api/v1/admin/bans")] = (200, listing(ban))
     rows = columns(run("ban", "list", gateway=played.url))
     assert rows == [{"ID": "ab" * 32, "KIND": "key", "WORKER": "wrk_1", "UNTIL": "2025-12-22 00:06:40Z", "BANS": "2", "REASON": "wrong answers"}]
