@@ -12,7 +12,9 @@
 #include <string.h>
 
 #define KINDS (PROBE_KIND_CHAIN + 1)
-#define ITEM_HEAD 24 /* bytes of an opened item in a frame before its data; protocol.c */
+#define ROOTS 8                    /* of a device; the oldest makes room */
+#define SESSION_NS (30 * NS_PER_S) /* without a question of its owner's, a device is anybody's again */
+#define ITEM_HEAD 24               /* bytes of an opened item in a frame before its data; protocol.c */
 #define PROOF_HEAD (PROBE_FRAME_HEAD + PROBE_ID_BYTES + 8)
 
 struct held { /* a challenge that was answered and not opened yet */
@@ -23,15 +25,22 @@ struct held { /* a challenge that was answered and not opened yet */
     size_t item_bytes; /* of the data of an item */
 };
 
+struct root { /* of the last CHAIN for an asker */
+    uint32_t asker;
+    uint64_t order; /* 0: none; else the higher the later */
+    uint8_t bytes[PROBE_HASH_BYTES];
+};
+
 struct device {
     pthread_mutex_t lock;
+    uint32_t owner; /* the asker whose session it is in, until owned_until_ns or its RELEASE */
+    int64_t owned_until_ns;
     bool is_at_work; /* somebody has it or waits for a claim to be made; whoever looks for claims only does not count */
     struct probe_backend *backend; /* NULL: it failed; opened again when it is asked for */
     struct held held[KINDS];       /* by kind */
     uint64_t tiles;                /* that were filled; 0: none */
     struct probe_claim claim;      /* the last one seen */
-    bool has_root;
-    uint8_t chain_root[PROBE_HASH_BYTES]; /* of the last CHAIN */
+    struct root roots[ROOTS];
 };
 
 struct prover {
@@ -41,12 +50,14 @@ struct prover {
     uint8_t worker_key[PROBE_KEY_BYTES], host_id[32];
     uint32_t worker_words[PROBE_KEY_BYTES / 4];
     pthread_mutex_t lock;
+    uint64_t chains; /* so far */
     unsigned device_count;
     struct device devices[PROBE_DEVICES_MAX];
 };
 
 /* What an answer is made of. */
 struct reply {
+    uint32_t asker;
     struct probe_frame frame;
     struct buf data; /* what a PROOF's items view */
 };
@@ -95,11 +106,12 @@ static void forget_all(struct prover *prover, struct device *device)
     device->tiles = 0;
 }
 
-static void device_give(struct prover *prover, struct device *device)
+static void device_give(struct prover *prover, struct device *device, bool is_released)
 {
     pthread_mutex_unlock(&device->lock);
     pthread_mutex_lock(&prover->lock);
     device->is_at_work = false;
+    device->owned_until_ns = is_released ? 0 : clock_mono_ns() + SESSION_NS;
     pthread_mutex_unlock(&prover->lock);
 }
 
@@ -112,17 +124,21 @@ static struct device *device_take(struct prover *prover, uint32_t index, struct 
     }
     struct device *device = &prover->devices[index];
     pthread_mutex_lock(&prover->lock);
-    bool is_busy = device->is_at_work;
-    device->is_at_work = true;
+    bool is_anothers = device->owner != reply->asker && clock_mono_ns() < device->owned_until_ns;
+    bool is_free = !device->is_at_work && !is_anothers;
+    if (is_free) {
+        device->is_at_work = true;
+        device->owner = reply->asker;
+    }
     pthread_mutex_unlock(&prover->lock);
-    if (is_busy) {
+    if (!is_free) {
         fail_with(reply, PROBE_FAILURE_BUSY, STR("the device is at work"));
         return NULL;
     }
     pthread_mutex_lock(&device->lock);
     if (!device->backend && prover->ops->open(index, &device->backend) != ERR_NONE) {
         device->backend = NULL;
-        device_give(prover, device);
+        device_give(prover, device, true);
         fail_with(reply, PROBE_FAILURE_DEVICE, STR("the device cannot be opened"));
         return NULL;
     }
@@ -214,6 +230,24 @@ static enum error do_walk(struct prover *prover, struct device *device, const st
     return ERR_NONE;
 }
 
+static void keep_root(struct prover *prover, struct device *device, const uint8_t *bytes)
+{
+    pthread_mutex_lock(&prover->lock);
+    struct root *place = &device->roots[0];
+    for (unsigned i = 0; i < ROOTS; i++) {
+        struct root *root = &device->roots[i];
+        bool is_own = root->order > 0 && root->asker == device->owner;
+        if (is_own || root->order < place->order)
+            place = root;
+        if (is_own)
+            break;
+    }
+    place->asker = device->owner;
+    place->order = ++prover->chains;
+    memcpy(place->bytes, bytes, sizeof(place->bytes));
+    pthread_mutex_unlock(&prover->lock);
+}
+
 static enum error do_chain(struct prover *prover, struct device *device, const struct probe_challenge *challenge,
                            struct probe_commit *commit, struct held *held)
 {
@@ -228,10 +262,7 @@ static enum error do_chain(struct prover *prover, struct device *device, const s
     probe_bytes_of_words(root, 8, commit->roots[0]);
     held->items = chain.n;
     held->item_bytes = (size_t)chain.n * chain.blocks;
-    pthread_mutex_lock(&prover->lock);
-    memcpy(device->chain_root, commit->roots[0], sizeof(device->chain_root));
-    device->has_root = true;
-    pthread_mutex_unlock(&prover->lock);
+    keep_root(prover, device, commit->roots[0]);
     return ERR_NONE;
 }
 
@@ -277,7 +308,7 @@ static void on_challenge(struct prover *prover, const struct probe_challenge *ch
     } else {
         fail_of_device(prover, device, error, reply);
     }
-    device_give(prover, device);
+    device_give(prover, device, false);
 }
 
 /* -- openings -- */
@@ -378,7 +409,7 @@ static void on_open(struct prover *prover, const struct probe_open *open, struct
         if (error != ERR_NONE)
             fail_of_device(prover, device, error, reply);
     }
-    device_give(prover, device);
+    device_give(prover, device, false);
 }
 
 /* -- the other frames -- */
@@ -423,7 +454,7 @@ static void on_warm(struct prover *prover, const struct probe_warm *warm, struct
     reply->frame.of.warm.self_ms = time_between(start_ns, NS_PER_MS);
     if (error != ERR_NONE)
         fail_of_device(prover, device, error, reply);
-    device_give(prover, device);
+    device_give(prover, device, false);
 }
 
 static void on_release(struct prover *prover, const struct probe_warm *release, struct reply *reply)
@@ -434,7 +465,7 @@ static void on_release(struct prover *prover, const struct probe_warm *release, 
     prover->ops->release(device->backend);
     forget_all(prover, device);
     reply->frame.type = PROBE_ACK;
-    device_give(prover, device);
+    device_give(prover, device, true);
 }
 
 static void on_net(const struct probe_net *net, struct reply *reply)
@@ -450,16 +481,26 @@ static void on_net(const struct probe_net *net, struct reply *reply)
     probe_bytes_of_words(digest, 8, answer->digest);
 }
 
-enum error prover_unseal(struct prover *prover, unsigned gpu, struct str context, struct str sealed, struct buf *to)
+/* asker NULL: with any root of the device's. */
+static enum error unseal_as(struct prover *prover, unsigned gpu, const uint32_t *asker, struct str context,
+                            struct str sealed, struct buf *to)
 {
-    uint8_t root[PROBE_HASH_BYTES];
+    struct root roots[ROOTS];
+    enum error error = ERR_NOT_FOUND;
     if (gpu >= prover->device_count)
         return ERR_NOT_FOUND;
     pthread_mutex_lock(&prover->lock);
-    bool has_root = prover->devices[gpu].has_root;
-    memcpy(root, prover->devices[gpu].chain_root, sizeof(root));
+    memcpy(roots, prover->devices[gpu].roots, sizeof(roots));
     pthread_mutex_unlock(&prover->lock);
-    return has_root ? seal_open(prover->exchange, root, context, sealed, to) : ERR_NOT_FOUND;
+    for (unsigned i = 0; i < ROOTS && error != ERR_NONE; i++)
+        if (roots[i].order > 0 && (!asker || roots[i].asker == *asker))
+            error = seal_open(prover->exchange, roots[i].bytes, context, sealed, to);
+    return error;
+}
+
+enum error prover_unseal(struct prover *prover, unsigned gpu, struct str context, struct str sealed, struct buf *to)
+{
+    return unseal_as(prover, gpu, NULL, context, sealed, to);
 }
 
 /* The frame names no device: the root that opens it does. */
@@ -470,7 +511,7 @@ static void on_bind(struct prover *prover, const struct probe_bind *bind, struct
     enum error error = ERR_NOT_FOUND;
     buf_init(&text, PROBE_SEALED_MAX);
     for (unsigned i = 0; i < prover->device_count && error != ERR_NONE; i++)
-        error = prover_unseal(prover, i, context, bind->sealed, &text);
+        error = unseal_as(prover, i, &reply->asker, context, bind->sealed, &text);
     if (error == ERR_NONE) {
         reply->frame.type = PROBE_BOUND;
         memcpy(reply->frame.of.bound.id, bind->id, sizeof(bind->id));
@@ -539,12 +580,13 @@ static enum error sign(const struct prover *prover, struct buf *answer, size_t s
     return error;
 }
 
-enum error prover_answer(struct prover *prover, struct str frame, struct buf *answer)
+enum error prover_answer_to(struct prover *prover, uint32_t asker, struct str frame, struct buf *answer)
 {
     struct probe_frame ask;
     struct reply reply;
     size_t start = answer->len;
     memset(&reply, 0, sizeof(reply));
+    reply.asker = asker;
     buf_init(&reply.data, PROBE_FRAME_MAX);
     if (probe_frame_decode(frame, &ask) == ERR_NONE)
         reply_to(prover, &ask, &reply);
@@ -557,6 +599,11 @@ enum error prover_answer(struct prover *prover, struct str frame, struct buf *an
         answer->len = start;
     buf_free(&reply.data);
     return error;
+}
+
+enum error prover_answer(struct prover *prover, struct str frame, struct buf *answer)
+{
+    return prover_answer_to(prover, 0, frame, answer);
 }
 
 /* -- life -- */

@@ -202,7 +202,8 @@ static void job_answer(struct serve *serve, const struct job *job)
     bool is_local = (job->id & SERVE_LOCAL) != 0;
     struct buf answer;
     buf_init(&answer, PROBE_FRAME_MAX);
-    enum error error = is_local ? serve_local(prover, frame, &answer) : prover_answer(prover, frame, &answer);
+    uint32_t asker = (uint32_t)(job->id >> SERVE_ASKER_SHIFT);
+    enum error error = is_local ? serve_local(prover, frame, &answer) : prover_answer_to(prover, asker, frame, &answer);
     if (error != ERR_NONE)
         fprintf(stderr, "sluice-probe: no answer to a request: %s\n", error_text(error));
     else if (is_local || act_on_fault(serve->options.fault, &answer))

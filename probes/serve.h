@@ -1,8 +1,9 @@
 /* `sluice-probe serve` and `sluice-probe claims`: a prover behind a pipe.
  *
  * Envelope, both ways, little-endian: u32 length of the frame (1 .. PROBE_FRAME_MAX), u64 id of the request, the frame.
- * Each request is answered once under its id, in any order. With SERVE_LOCAL set in the id the "frame" is JSON, from
- * the agent itself: {"op":"claims"} -> {"claims":[...]}; {"op":"unseal","gpu":0,"context":hex,"sealed":hex} ->
+ * Each request is answered once under its id, in any order. The id's 15 bits from SERVE_ASKER_SHIFT up say which
+ * gateway asks. With SERVE_LOCAL set in the id the "frame" is JSON, from the agent itself: {"op":"claims"} ->
+ * {"claims":[...]}; {"op":"unseal","gpu":0,"context":hex,"sealed":hex} ->
  * {"text":hex}; or {"error":text}. */
 #ifndef SLUICE_PROBES_SERVE_H
 #define SLUICE_PROBES_SERVE_H
@@ -10,6 +11,7 @@
 #include "probes/prover.h"
 
 #define SERVE_LOCAL ((uint64_t)1 << 63)
+#define SERVE_ASKER_SHIFT 48
 #define SERVE_HEAD 12
 
 enum serve_fault { /* for tests of gateways */

@@ -154,8 +154,8 @@ void agent_probe_close(struct agent_probe *probe);           /* nothing is asked
 struct agent_probe *agent_probe_free(struct agent_probe *probe);
 /* Hands a frame (1 to PROBE_FRAME_MAX bytes, taken out of the buffer) to the probe. done comes once, from the loop,
  * with the answer, borrowed, or with an absent one when the probe was lost. ERR_BUSY: it is down or has enough to do.
- */
-MUST_CHECK enum error agent_probe_ask(struct agent_probe *probe, struct buf *frame,
+ * gateway: its id, so that the probe can keep two gateways' proofs apart. */
+MUST_CHECK enum error agent_probe_ask(struct agent_probe *probe, struct str gateway, struct buf *frame,
                                       void (*done)(void *ctx, struct str answer), void *ctx, struct agent_ask **ret);
 void agent_ask_cancel(struct agent_ask *ask); /* before done: it does not come; the answer is dropped */
 /* The agent's own question to the probe, a JSON text (README.md). As agent_probe_ask. */

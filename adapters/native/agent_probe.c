@@ -1,7 +1,8 @@
 /* The relay between gateways and the probe: `sluice-probe serve` as a child, frames to and from it over pipes.
  *
  * Envelope, both ways: u32 length of the frame, u64 id of the request, the frame; little-endian. The child answers each
- * id once, in any order. Ids with the top bit set are the agent's own requests (JSON), the others are gateways'. */
+ * id once, in any order. Ids with the top bit set are the agent's own requests (JSON), the others are gateways': the
+ * next 15 bits tell those apart. */
 #include "adapters/native/agent_priv.h"
 #include "core/clock.h"
 
@@ -18,6 +19,8 @@
 #define REMOTE_MAX 32 /* gateways' frames under way */
 #define LOCAL_MAX 8
 #define LOCAL_BIT ((uint64_t)1 << 63)
+#define ASKER_SHIFT 48 /* 15 bits of the id say which gateway asks */
+#define ASKER_MASK 0x7fffu
 #define READS_MAX 8               /* of a turn */
 #define STEADY_NS (10 * NS_PER_S) /* a child that lived this long starts the back-off afresh */
 #define HANG_NS (180 * NS_PER_S)  /* no challenge may take as long */
@@ -149,10 +152,11 @@ static void probe_write(struct agent_probe *probe)
         timer_set(probe->agent->loop, &probe->timer, probe->asks->since_ns + HANG_NS);
 }
 
-static enum error ask_new(struct agent_probe *probe, bool is_local, struct buf *frame,
+static enum error ask_new(struct agent_probe *probe, uint64_t id_top, struct buf *frame,
                           void (*done)(void *ctx, struct str answer), void *ctx, struct agent_ask **ret)
 {
     assert(frame->len > 0 && frame->len <= PROBE_FRAME_MAX);
+    bool is_local = (id_top & LOCAL_BIT) != 0;
     if (!probe || probe->state != PROBE_UP ||
         (is_local ? probe->local_count >= LOCAL_MAX : probe->remote_count >= REMOTE_MAX))
         return ERR_BUSY;
@@ -161,7 +165,7 @@ static enum error ask_new(struct agent_probe *probe, bool is_local, struct buf *
         return ERR_NO_MEMORY;
     *ask = (struct agent_ask){.probe = probe, .frame = *frame, .done = done, .ctx = ctx};
     *frame = (struct buf){.limit = frame->limit};
-    ask->id = ++probe->next_id | (is_local ? LOCAL_BIT : 0);
+    ask->id = ++probe->next_id | id_top;
     ask->since_ns = loop_now(probe->agent->loop);
     struct agent_ask **end = &probe->asks;
     while (*end)
@@ -176,10 +180,11 @@ static enum error ask_new(struct agent_probe *probe, bool is_local, struct buf *
     return ERR_NONE;
 }
 
-enum error agent_probe_ask(struct agent_probe *probe, struct buf *frame, void (*done)(void *ctx, struct str answer),
-                           void *ctx, struct agent_ask **ret)
+enum error agent_probe_ask(struct agent_probe *probe, struct str gateway, struct buf *frame,
+                           void (*done)(void *ctx, struct str answer), void *ctx, struct agent_ask **ret)
 {
-    return ask_new(probe, false, frame, done, ctx, ret);
+    uint64_t asker = str_hash(gateway, 0) & ASKER_MASK;
+    return ask_new(probe, asker << ASKER_SHIFT, frame, done, ctx, ret);
 }
 
 void agent_ask_cancel(struct agent_ask *ask)
@@ -197,7 +202,7 @@ enum error agent_probe_local(struct agent *agent, struct str text, void (*done)(
     buf_init(&frame, PROBE_FRAME_MAX);
     if (text.len == 0 || !buf_append_str(&frame, text))
         return ERR_TOO_LARGE;
-    enum error error = ask_new(agent->probe, true, &frame, done, ctx, &ask);
+    enum error error = ask_new(agent->probe, LOCAL_BIT, &frame, done, ctx, &ask);
     buf_free(&frame);
     return error;
 }

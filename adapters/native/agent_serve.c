@@ -241,7 +241,8 @@ static bool is_frame(struct str body)
 static void probe_finished(struct agent_aux *aux)
 {
     if (is_frame(buf_str(&aux->body))) {
-        if (agent_probe_ask(aux->agent->probe, &aux->body, ask_done, aux, &aux->ask) != ERR_NONE)
+        if (agent_probe_ask(aux->agent->probe, str_of(aux->link->gateway->id), &aux->body, ask_done, aux, &aux->ask) !=
+            ERR_NONE)
             agent_answer_error(aux->stream, 503, "busy", "busy", "The probe of this worker is busy or down.");
         return;
     }

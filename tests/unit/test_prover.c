@@ -23,6 +23,7 @@ static uint8_t public_key[32];
 static uint32_t key_words[8];
 static struct buf asked, answered;
 static struct probe_frame answer; /* views of answered */
+static uint32_t asker;
 
 static int keys_open(void **state)
 {
@@ -68,7 +69,7 @@ static int prover_end(void **state)
 static enum probe_frame_type ask_bytes(struct str bytes)
 {
     buf_clear(&answered);
-    assert_int_equal(prover_answer(prover, bytes, &answered), ERR_NONE);
+    assert_int_equal(prover_answer_to(prover, asker, bytes, &answered), ERR_NONE);
     assert_int_equal(probe_frame_decode(buf_str(&answered), &answer), ERR_NONE);
     if (answer.type == PROBE_HELLO || answer.type == PROBE_COMMIT)
         assert_true(signature_check(public_key, probe_signed_part(buf_str(&answered)),
@@ -396,6 +397,51 @@ static void secrets_open_with_the_last_chain_only(void **state)
     buf_free(&opened);
 }
 
+static void two_gateways_do_not_cross(void **state)
+{
+    struct probe_frame hello = {.type = PROBE_HELLO_ASK}, warm = {.type = PROBE_WARM},
+                       release = {.type = PROBE_RELEASE};
+    struct probe_frame bind = {.type = PROBE_BIND}, open = open_of(1, 1, 0, 0), fill = challenge_of(PROBE_KIND_FILL, 2);
+    struct str id = {(const char *)bind.of.bind.id, PROBE_ID_BYTES};
+    struct buf sealed, opened;
+    uint8_t exchange[32], root[32];
+    (void)state;
+    buf_init(&sealed, 0);
+    buf_init(&opened, 0);
+    asker = 1;
+    expect_commit(PROBE_KIND_CHAIN, 1);
+    memcpy(root, answer.of.commit.roots[0], 32);
+    asker = 2;
+    expect_failure(&warm, PROBE_FAILURE_BUSY);
+    expect_failure(&fill, PROBE_FAILURE_BUSY);
+    expect_failure(&open, PROBE_FAILURE_BUSY);
+    expect_failure(&release, PROBE_FAILURE_BUSY);
+    assert_int_equal(ask(&hello), PROBE_HELLO); /* to claim takes nothing away */
+    memcpy(exchange, answer.of.hello.exchange_key, 32);
+    asker = 1;
+    assert_int_equal(ask(&open), PROBE_PROOF);
+    assert_int_equal(ask(&release), PROBE_ACK);
+    asker = 2;
+    expect_commit(PROBE_KIND_CHAIN, 3);
+    assert_int_equal(seal(exchange, root, id, STR("secret"), &sealed), ERR_NONE);
+    bind.of.bind.sealed = buf_str(&sealed);
+    expect_failure(&bind, PROBE_FAILURE_UNKNOWN); /* sealed to a proof for another */
+    asker = 1;
+    assert_int_equal(ask(&bind), PROBE_BOUND);
+    for (asker = 2; asker < 9; asker++) { /* eight askers' roots are kept */
+        struct probe_frame chain = challenge_of(PROBE_KIND_CHAIN, 4);
+        assert_int_equal(ask(&release), PROBE_ACK);
+        assert_int_equal(ask(&chain), PROBE_COMMIT);
+        assert_int_equal(ask(&release), PROBE_ACK);
+    }
+    assert_int_equal(prover_unseal(prover, 0, id, buf_str(&sealed), &opened), ERR_NONE);
+    expect_commit(PROBE_KIND_CHAIN, 5); /* the ninth */
+    assert_int_equal(prover_unseal(prover, 0, id, buf_str(&sealed), &opened), ERR_DENIED);
+    asker = 0;
+    buf_free(&sealed);
+    buf_free(&opened);
+}
+
 /* -- a device with faults -- */
 
 static struct {
@@ -676,6 +722,7 @@ int main(void)
         WITH_CPU(openings_need_a_commitment_and_come_once),
         WITH_CPU(a_proof_fits_into_a_frame),
         WITH_CPU(too_large_a_fill),
+        WITH_CPU(two_gateways_do_not_cross),
         WITH_CPU(secrets_open_with_the_last_chain_only),
         WITH_BAD(one_device_at_work_holds_up_no_other),
         WITH_BAD(looking_at_claims_makes_no_device_busy),
