@@ -44,7 +44,7 @@ LUA := $(wildcard */*.lua */*/*.lua)
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help all run test check check-asan check-tsan integration lint format bench fuzz install deps clean
+.PHONY: help all run test check check-asan check-tsan check-gpu integration lint format bench fuzz install deps clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -73,6 +73,9 @@ check-asan: ## unit tests under AddressSanitizer and UBSan
 
 check-tsan: ## unit tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory check BUILD=build-tsan OPT='-O1 -g' SAN='-fsanitize=thread'
+
+check-gpu: $(BUILD)/tests/kernels_on_gpu ## the CUDA kernels on this machine's GPU, against the CPU
+	@$<
 
 integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) ## pytest against real processes
 	@$(PY) -m pytest -q tests/integration $(PYTEST_ARGS)
@@ -148,6 +151,8 @@ $(FAKE_CUDA): $(wildcard tests/fake_cuda/*) probes/cuda/kernels.h $(EMULATION)
 	  $(wildcard tests/fake_cuda/*.c) $(EMULATION) -lstdc++
 $(FAKED): | $(FAKE_CUDA)
 $(EMULATED): $(EMULATION)
+$(BUILD)/tests/kernels_on_gpu: $(BUILD)/tests/unit/test_cuda_kernels.o $(BUILD)/tests/cuda_emu/on_gpu.o $(ARCHIVES)
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
 $(EMULATED): LDLIBS_ALL += -lstdc++
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(ARCHIVES)
 	@mkdir -p $(@D)

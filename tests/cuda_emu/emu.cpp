@@ -286,3 +286,18 @@ extern "C" int emu_launch(const char *name, void **params, unsigned grid, unsign
         run_block(m);
     return 0;
 }
+
+extern "C" void *emu_take(size_t bytes)
+{
+    return aligned_alloc(256, (bytes + 255) / 256 * 256);
+}
+
+extern "C" void emu_give(void *memory)
+{
+    free(memory);
+}
+
+extern "C" unsigned emu_multiprocessors(void)
+{
+    return EMU_MULTIPROCESSORS;
+}

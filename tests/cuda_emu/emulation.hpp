@@ -221,9 +221,10 @@ static inline void mma_bf16(float sum[4], const uint32_t a[4], const uint32_t b[
     }
 }
 
+enum { EMU_MULTIPROCESSORS = 4 };
 static inline uint32_t multiprocessor_id()
 {
-    return blockIdx.x % 4; /* four of them */
+    return blockIdx.x % EMU_MULTIPROCESSORS;
 }
 
 uint32_t cycle_count();

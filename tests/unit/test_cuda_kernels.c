@@ -1,4 +1,4 @@
-/* Every CUDA kernel, emulated, against the functions that the gateway checks with. */
+/* Every CUDA kernel, emulated (or on a GPU: `make check-gpu`), against the functions that the gateway checks with. */
 #include "tests/unit/cmocka_all.h"
 
 #include "probes/chain.h"
@@ -16,10 +16,17 @@ static const uint32_t context[8] = {9, 8, 7, 6, 5, 4, 3, 0xffffffff};
 
 static void *take(size_t bytes)
 {
-    void *at = aligned_alloc(256, (bytes + 255) / 256 * 256);
-    assert_non_null(at);
-    memset(at, 0xee, bytes);
-    return at;
+    void *memory = emu_take(bytes);
+    assert_non_null(memory);
+    memset(memory, 0xee, bytes);
+    return memory;
+}
+
+static void *take_copy(const void *from, size_t bytes)
+{
+    void *memory = take(bytes);
+    memcpy(memory, from, bytes);
+    return memory;
 }
 
 static uint64_t at(const void *pointer)
@@ -93,7 +100,7 @@ static void fill_writes_tiles(void **state)
             assert_memory_equal(tiles + t * PROBE_TILE_WORDS, want, sizeof want);
         }
         assert_int_equal(tiles[cases[i].count * PROBE_TILE_WORDS], 0xeeeeeeee);
-        free(tiles);
+        emu_give(tiles);
     }
 }
 
@@ -119,17 +126,20 @@ static void merkle_makes_roots(void **state)
     static const uint64_t counts[] = {1, 2, 3, 5, 255, 511, 512, 513, 1023, 1025, 3001};
     for (size_t i = 0; i < COUNT(counts); i++) {
         const uint64_t count = counts[i], nodes = kernel_tree_nodes(count);
-        uint32_t *tree = take((nodes + 1) * 32), *leaves = take(count * 32), root[8], next[8], want[8];
+        uint32_t *tree = take((nodes + 1) * 32), *leaves = take(count * 32), root[8], want[8];
+        uint32_t *key = take_copy(seed, sizeof seed), *next = take(32);
         for (uint64_t w = 0; w < count * 8; w++)
             tree[w] = leaves[w] = random_word();
-        merkle_of(tree, count, seed, next);
+        merkle_of(tree, count, key, next);
         merkle_root((uint32_t(*)[8])leaves, count, root);
         assert_memory_equal(tree + 8 * (nodes - 1), root, sizeof root);
         assert_int_equal(tree[8 * nodes], 0xeeeeeeee);
         probe_next_key(seed, root, want);
         assert_memory_equal(next, want, sizeof want);
-        free(tree);
-        free(leaves);
+        emu_give(tree);
+        emu_give(leaves);
+        emu_give(key);
+        emu_give(next);
     }
 }
 
@@ -156,8 +166,8 @@ static void pass_hashes_tiles(void **state)
     for (size_t i = 0; i < COUNT(cases); i++) {
         const uint64_t tiles = cases[i].tiles, subtrees = (tiles + 31) / 32, nodes = kernel_tree_nodes(subtrees);
         uint32_t *data = make_tiles(tiles), *tree = take((nodes + 1) * 32), *want = take(tiles * 32);
-        uint32_t *again = take(32 * 32), *key = take(32), stream[PROBE_PASS_KEY_WORDS], root[8];
-        memcpy(key, seed, 32);
+        uint32_t *again = take(32 * 32), *key = take_copy(seed, sizeof seed);
+        uint32_t stream[PROBE_PASS_KEY_WORDS], root[8];
         struct kernel_pass p = {
             .tiles_at = at(data), .key_at = at(key), .nodes_at = at(tree), .tiles = tiles, .count = subtrees};
         memcpy(p.context, context, sizeof context);
@@ -184,11 +194,11 @@ static void pass_hashes_tiles(void **state)
         merkle_root((uint32_t(*)[8])want, tiles, root);
         assert_memory_equal(tree + 8 * (nodes - 1), root, sizeof root);
         assert_int_equal(tree[8 * nodes], 0xeeeeeeee);
-        free(data);
-        free(tree);
-        free(want);
-        free(again);
-        free(key);
+        emu_give(data);
+        emu_give(tree);
+        emu_give(want);
+        emu_give(again);
+        emu_give(key);
     }
 }
 
@@ -227,10 +237,10 @@ static void walk_follows_lines(void **state)
             assert_memory_equal(leaves + 8 * w, leaf, sizeof leaf);
         }
         assert_int_equal(leaves[8 * walkers], 0xeeeeeeee);
-        free(data);
-        free(leaves);
-        free(trace);
-        free(want);
+        emu_give(data);
+        emu_give(leaves);
+        emu_give(trace);
+        emu_give(want);
     }
 }
 
@@ -267,8 +277,8 @@ static void matrices_are_those_of_the_gateway(void **state)
         }
         assert_int_equal((uint8_t)made[(size_t)rows * columns], 0xee);
         assert_int_equal((uint8_t)turned[(size_t)rows * columns], 0xee);
-        free(made);
-        free(turned);
+        emu_give(made);
+        emu_give(turned);
     }
 }
 
@@ -278,7 +288,7 @@ static void residues_are_exact(void **state)
     (void)state;
     enum { N = 256, WIDTH = 160 };
     int32_t *sums = take((size_t)N * WIDTH * 4);
-    uint16_t table[N];
+    uint16_t *table = take(N * sizeof *table);
     int8_t *next = take((size_t)N * N);
     for (uint32_t i = 0; i < N; i++)
         table[i] = (uint16_t)(i % 250 + 1);
@@ -304,8 +314,9 @@ static void residues_are_exact(void **state)
     }
     assert_int_equal((uint8_t)next[31 * N], 0xee);
     assert_int_equal((uint8_t)next[(32 + WIDTH) * N], 0xee);
-    free(sums);
-    free(next);
+    emu_give(sums);
+    emu_give(table);
+    emu_give(next);
 }
 
 enum route { MMA, DP4A, LIBRARY, ROUTES };
@@ -349,7 +360,7 @@ static void step_by(enum route route, struct chain_case shape, const int8_t *a, 
             library_product(a, x, shape, first, width, sums);
             launch("probe_chain_epilogue", &q, 3);
         }
-        free(sums);
+        emu_give(sums);
     }
 }
 
@@ -390,12 +401,12 @@ static void chain_by(enum route route, struct chain_case shape, int8_t *ret, uin
     merkle_of(tree, n, NULL, NULL);
     memcpy(ret, y, size);
     memcpy(root, tree + 8 * (nodes - 1), 32);
-    free(a);
-    free(x);
-    free(y);
-    free(table);
-    free(digests);
-    free(tree);
+    emu_give(a);
+    emu_give(x);
+    emu_give(y);
+    emu_give(table);
+    emu_give(digests);
+    emu_give(tree);
 }
 
 static void chains_end_alike(void **state)
@@ -416,9 +427,9 @@ static void chains_end_alike(void **state)
             assert_memory_equal(got, want, (size_t)n * columns);
             assert_memory_equal(root, want_root, sizeof root);
         }
-        free(want);
-        free(got);
-        free(leaves);
+        emu_give(want);
+        emu_give(got);
+        emu_give(leaves);
     }
 }
 
@@ -428,25 +439,29 @@ static void chains_end_alike(void **state)
 static void census_and_rates(void **state)
 {
     (void)state;
-    uint32_t seen[32] = {0}, out[256] = {0}, sum = 0;
-    struct kernel_smids smids = {at(seen), 1000};
-    launch("probe_smids", &smids, 9);
-    assert_int_equal(seen[0], 15); /* the emulator has four */
-    for (uint32_t i = 1; i < 32; i++)
-        assert_int_equal(seen[i], 0);
-    uint32_t *bytes = take(5 * 4096);
-    for (uint32_t i = 0; i < 5 * 1024; i++)
+    enum { OUT = 256, PIECES = 5 };
+    uint32_t *seen = take(32 * 4), *out = take(OUT * 4), *bytes = take(PIECES * 4096), sum = 0, count = 0;
+    memset(seen, 0, 32 * 4);
+    struct kernel_smids smids = {at(seen), 100000};
+    launch("probe_smids", &smids, 8 * emu_multiprocessors());
+    for (uint32_t i = 0; i < 1024; i++)
+        count += seen[i / 32] >> i % 32 & 1;
+    assert_int_equal(count, emu_multiprocessors());
+    for (uint32_t i = 0; i < PIECES * 1024; i++)
         sum += bytes[i] = random_word();
-    struct kernel_read read = {at(bytes), at(out), 5 * 4096};
+    memset(out, 0, OUT * 4);
+    struct kernel_read read = {at(bytes), at(out), PIECES * 4096};
     launch("probe_read", &read, 1);
     assert_int_equal(out[0], sum);
-    free(bytes);
     for (uint32_t kind = KERNEL_RATE_BF16; kind <= KERNEL_RATE_INT8; kind++) {
         struct kernel_rate rate = {at(out), 2, kind};
-        memset(out, 0, sizeof out);
+        memset(out, 0, OUT * 4);
         launch("probe_rate", &rate, 1);
-        assert_int_not_equal(out[255], 0);
+        assert_int_not_equal(out[OUT - 1], 0);
     }
+    emu_give(seen);
+    emu_give(out);
+    emu_give(bytes);
 }
 
 int main(void)
