@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -42,7 +43,7 @@ static const struct kernel_row {
 } kernels[] = {PROBE_KERNELS(ROW)};
 
 static struct {
-    int devices, sms, cc;
+    int devices, sms, cc, machine;
     uint64_t memory, real;
     bool is_reversed, is_failed, is_hung;
     long fail_at, hang_at;
@@ -55,6 +56,30 @@ static struct {
     void *made[MADE_MAX];
     struct fake_cuda_live live;
 } fake;
+
+static pthread_mutex_t mutex;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void make_mutex(void)
+{
+    pthread_mutexattr_t kind;
+    pthread_mutexattr_init(&kind);
+    pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&mutex, &kind);
+    pthread_mutexattr_destroy(&kind);
+}
+
+int fake_lock(void)
+{
+    pthread_once(&once, make_mutex);
+    return pthread_mutex_lock(&mutex);
+}
+
+void fake_unlock(const int *held)
+{
+    (void)held;
+    pthread_mutex_unlock(&mutex);
+}
 
 static uint64_t number(const char *name, uint64_t otherwise)
 {
@@ -72,6 +97,7 @@ static int64_t now_ns(void)
 /* What a program that gave a device up never frees stays reachable here, so that leak checkers tell its leaks only. */
 void *fake_keep(void *made)
 {
+    LOCKED;
     for (size_t i = 0; i < MADE_MAX && made != NULL; i++)
         if (fake.made[i] == NULL) {
             fake.made[i] = made;
@@ -82,6 +108,7 @@ void *fake_keep(void *made)
 
 void fake_drop(void *made)
 {
+    LOCKED;
     for (size_t i = 0; i < MADE_MAX; i++)
         if (fake.made[i] == made)
             fake.made[i] = NULL;
@@ -95,11 +122,13 @@ static int state(void)
 
 void fake_cuda_live(struct fake_cuda_live *ret)
 {
+    LOCKED;
     *ret = fake.live;
 }
 
 void fake_descriptors(int more)
 {
+    LOCKED;
     fake.live.descriptors += (unsigned)more;
 }
 
@@ -187,6 +216,7 @@ static int queue(void *handle, const struct op *op)
 
 int fake_queue_product(void *stream, const struct fake_product *product)
 {
+    LOCKED;
     fake.live.products++;
     return queue(stream, &(struct op){.kind = OP_PRODUCT, .product = *product});
 }
@@ -209,11 +239,13 @@ static void forget(void)
 
 int cuInit(unsigned flags)
 {
+    LOCKED;
     const char *name = getenv("FAKE_CUDA_NAME"), *flipped = getenv("FAKE_CUDA_FLIP");
     (void)flags;
     fake.devices = (int)number("FAKE_CUDA_DEVICES", 1);
     fake.sms = (int)number("FAKE_CUDA_SMS", 2);
     fake.cc = (int)number("FAKE_CUDA_CC", 90);
+    fake.machine = (int)number("FAKE_CUDA_MACHINE", 1);
     fake.memory = number("FAKE_CUDA_MEMORY", (uint64_t)64 << 20);
     fake.real = number("FAKE_CUDA_REAL", fake.memory);
     fake.fail_at = (long)number("FAKE_CUDA_FAIL", 0);
@@ -230,12 +262,14 @@ int cuInit(unsigned flags)
 
 int cuDriverGetVersion(int *ret)
 {
+    LOCKED;
     *ret = 12080;
     return OK;
 }
 
 int cuGetErrorName(int result, const char **ret)
 {
+    LOCKED;
     *ret = result == OK              ? "CUDA_SUCCESS"
            : result == NO_MEMORY     ? "CUDA_ERROR_OUT_OF_MEMORY"
            : result == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED"
@@ -245,24 +279,28 @@ int cuGetErrorName(int result, const char **ret)
 
 int cuGetErrorString(int result, const char **ret)
 {
+    LOCKED;
     *ret = result == LAUNCH_FAILED ? "unspecified launch failure" : NULL;
     return *ret != NULL ? OK : INVALID;
 }
 
 int cuDeviceGetCount(int *ret)
 {
+    LOCKED;
     *ret = fake.devices;
     return OK;
 }
 
 int cuDeviceGet(int *ret, int ordinal)
 {
+    LOCKED;
     *ret = ordinal;
     return ordinal >= 0 && ordinal < fake.devices ? OK : INVALID;
 }
 
 int cuDeviceGetName(char *ret, int size, int device)
 {
+    LOCKED;
     (void)device;
     (void)snprintf(ret, (size_t)size, "%s", fake.name);
     return OK;
@@ -270,13 +308,16 @@ int cuDeviceGetName(char *ret, int size, int device)
 
 int cuDeviceGetUuid(unsigned char ret[16], int device)
 {
+    LOCKED;
     for (int i = 0; i < 16; i++)
         ret[i] = (unsigned char)(0xa0 + i + device);
+    ret[0] = (unsigned char)fake.machine;
     return OK;
 }
 
 int cuDeviceGetAttribute(int *ret, int attribute, int device)
 {
+    LOCKED;
     (void)device;
     switch (attribute) {
     case 13:
@@ -314,6 +355,7 @@ int cuDeviceGetAttribute(int *ret, int attribute, int device)
 
 int cuDeviceTotalMem_v2(size_t *ret, int device)
 {
+    LOCKED;
     (void)device;
     *ret = fake.memory;
     return OK;
@@ -321,12 +363,14 @@ int cuDeviceTotalMem_v2(size_t *ret, int device)
 
 int cuDeviceGetPCIBusId(char *ret, int size, int device)
 {
+    LOCKED;
     (void)snprintf(ret, (size_t)size, "0000:%02x:00.0", 0x1b + device);
     return OK;
 }
 
 int cuDevicePrimaryCtxRetain(void **ret, int device)
 {
+    LOCKED;
     (void)device;
     *ret = &fake;
     fake.live.contexts++;
@@ -335,6 +379,7 @@ int cuDevicePrimaryCtxRetain(void **ret, int device)
 
 int cuDevicePrimaryCtxRelease_v2(int device)
 {
+    LOCKED;
     (void)device;
     fake.live.contexts--;
     return state();
@@ -342,12 +387,14 @@ int cuDevicePrimaryCtxRelease_v2(int device)
 
 int cuCtxSetCurrent(void *context)
 {
+    LOCKED;
     (void)context;
     return state();
 }
 
 int cuModuleLoadData(void **ret, const void *image)
 {
+    LOCKED;
     *ret = &fake;
     fake.live.modules++;
     return image != NULL ? state() : INVALID;
@@ -355,6 +402,7 @@ int cuModuleLoadData(void **ret, const void *image)
 
 int cuModuleUnload(void *module)
 {
+    LOCKED;
     (void)module;
     fake.live.modules--;
     return state();
@@ -362,6 +410,7 @@ int cuModuleUnload(void *module)
 
 int cuModuleGetFunction(void **ret, void *module, const char *name)
 {
+    LOCKED;
     (void)module;
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++)
         if (strcmp(kernels[i].name, name) == 0) {
@@ -373,12 +422,14 @@ int cuModuleGetFunction(void **ret, void *module, const char *name)
 
 int cuFuncSetAttribute(void *function, int attribute, int value)
 {
+    LOCKED;
     (void)function;
     return attribute == 8 && value > 48 * 1024 ? OK : INVALID;
 }
 
 int cuMemGetInfo_v2(size_t *ret_free, size_t *ret_total)
 {
+    LOCKED;
     *ret_total = fake.memory;
     *ret_free = fake.memory > fake.live.bytes ? fake.memory - fake.live.bytes : 0;
     return state();
@@ -386,6 +437,7 @@ int cuMemGetInfo_v2(size_t *ret_free, size_t *ret_total)
 
 int cuMemAlloc_v2(uint64_t *ret, size_t bytes)
 {
+    LOCKED;
     if (fake.is_failed)
         return LAUNCH_FAILED;
     if (bytes == 0)
@@ -410,6 +462,7 @@ int cuMemAlloc_v2(uint64_t *ret, size_t bytes)
 
 int cuMemFree_v2(uint64_t pointer)
 {
+    LOCKED;
     if (fake.is_failed)
         return LAUNCH_FAILED;
     run_all(); /* it waits for the device */
@@ -426,6 +479,7 @@ int cuMemFree_v2(uint64_t pointer)
 
 int cuMemHostAlloc(void **ret, size_t bytes, unsigned flags)
 {
+    LOCKED;
     (void)flags;
     *ret = fake_keep(malloc(bytes));
     if (*ret == NULL)
@@ -436,6 +490,7 @@ int cuMemHostAlloc(void **ret, size_t bytes, unsigned flags)
 
 int cuMemFreeHost(void *pointer)
 {
+    LOCKED;
     run_all();
     fake_drop(pointer);
     fake.live.pinned--;
@@ -444,21 +499,25 @@ int cuMemFreeHost(void *pointer)
 
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream)
 {
+    LOCKED;
     return queue(stream, &(struct op){.kind = OP_COPY, .to = (void *)(uintptr_t)to, .from = from, .bytes = bytes});
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream)
 {
+    LOCKED;
     return queue(stream, &(struct op){.kind = OP_COPY, .to = to, .from = (void *)(uintptr_t)from, .bytes = bytes});
 }
 
 int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream)
 {
+    LOCKED;
     return queue(stream, &(struct op){.kind = OP_SET, .to = (void *)(uintptr_t)to, .value = value, .bytes = bytes});
 }
 
 int cuStreamCreate(void **ret, unsigned flags)
 {
+    LOCKED;
     (void)flags;
     for (size_t i = 0; i < STREAMS_MAX; i++)
         if (fake.streams[i] == NULL) {
@@ -471,6 +530,7 @@ int cuStreamCreate(void **ret, unsigned flags)
 
 int cuStreamDestroy_v2(void *handle)
 {
+    LOCKED;
     struct stream *stream = handle;
     run_all();
     for (size_t i = 0; i < STREAMS_MAX; i++)
@@ -484,6 +544,7 @@ int cuStreamDestroy_v2(void *handle)
 
 int cuStreamWaitEvent(void *stream, void *handle, unsigned flags)
 {
+    LOCKED;
     struct event *event = handle;
     (void)flags;
     return queue(stream, &(struct op){.kind = OP_WAIT, .event = event, .event_at = event->asked});
@@ -491,6 +552,7 @@ int cuStreamWaitEvent(void *stream, void *handle, unsigned flags)
 
 int cuEventCreate(void **ret, unsigned flags)
 {
+    LOCKED;
     (void)flags;
     *ret = fake_keep(calloc(1, sizeof(struct event)));
     fake.live.events++;
@@ -499,6 +561,7 @@ int cuEventCreate(void **ret, unsigned flags)
 
 int cuEventDestroy_v2(void *event)
 {
+    LOCKED;
     run_all();
     fake_drop(event);
     fake.live.events--;
@@ -507,6 +570,7 @@ int cuEventDestroy_v2(void *event)
 
 int cuEventRecord(void *handle, void *stream)
 {
+    LOCKED;
     struct event *event = handle;
     event->asked++;
     return queue(stream, &(struct op){.kind = OP_RECORD, .event = event, .event_at = event->asked});
@@ -514,6 +578,7 @@ int cuEventRecord(void *handle, void *stream)
 
 int cuEventQuery(void *handle)
 {
+    LOCKED;
     const struct event *event = handle;
     if (event->done < event->asked)
         run_all();
@@ -522,6 +587,7 @@ int cuEventQuery(void *handle)
 
 int cuEventElapsedTime(float *ret_ms, void *start, void *end)
 {
+    LOCKED;
     const struct event *from = start, *to = end;
     *ret_ms = (float)((double)(to->at_ns - from->at_ns) / 1e6);
     return state();
@@ -531,6 +597,7 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
                    unsigned block_y, unsigned block_z, unsigned shared_bytes, void *stream, void **parameters,
                    void **extra)
 {
+    LOCKED;
     const struct kernel_row *kernel = function;
     struct op op = {
         .kind = OP_LAUNCH, .kernel = kernel->name, .grid = grid_x, .threads = block_x, .shared_bytes = shared_bytes};

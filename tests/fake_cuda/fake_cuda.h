@@ -8,6 +8,7 @@
  *   FAKE_CUDA_DEVICES   devices (1)             FAKE_CUDA_NAME    their name ("NVIDIA Fake")
  *   FAKE_CUDA_MEMORY    bytes claimed (64 MiB)  FAKE_CUDA_REAL    bytes there really are (as claimed)
  *   FAKE_CUDA_SMS       multiprocessors (2)     FAKE_CUDA_CC      compute capability (90)
+ *   FAKE_CUDA_MACHINE  0..255, its GPUs' UUIDs differ from another's (1)
  *   FAKE_CUDA_ORDER     1: stream created first runs last
  *   FAKE_CUDA_FAIL      the k-th launch from now fails, and every call after it
  *   FAKE_CUDA_HANG      the k-th launch from now never ends
@@ -25,6 +26,11 @@ struct fake_cuda_live {
     unsigned launches, products; /* since cuInit */
 };
 void fake_cuda_live(struct fake_cuda_live *ret);
+
+/* One caller at a time: the emulator has one set of shared memory. First in each function that the object exports. */
+int fake_lock(void);
+void fake_unlock(const int *held);
+#define LOCKED __attribute__((cleanup(fake_unlock), unused)) const int held_ = fake_lock()
 
 /* For the other file: a product that runs when its turn on the stream comes. */
 struct fake_product {

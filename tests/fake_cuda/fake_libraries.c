@@ -18,28 +18,33 @@ struct pci {
 
 int nvmlInit_v2(void)
 {
+    LOCKED;
     return OK;
 }
 
 int nvmlShutdown(void)
 {
+    LOCKED;
     return OK;
 }
 
 int nvmlSystemGetDriverVersion(char *ret, unsigned size)
 {
+    LOCKED;
     (void)snprintf(ret, size, "570.00.fake");
     return OK;
 }
 
 int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **ret)
 {
+    LOCKED;
     *ret = (void *)(uintptr_t)0x1234;
     return strncmp(bus_id, "0000:", 5) == 0 ? OK : NOT_FOUND;
 }
 
 int nvmlDeviceGetPciInfo_v3(void *device, struct pci *ret)
 {
+    LOCKED;
     (void)device;
     *ret = (struct pci){.device_and_vendor = 0x233510deu, .subsystem = 0x18be10deu};
     return OK;
@@ -47,6 +52,7 @@ int nvmlDeviceGetPciInfo_v3(void *device, struct pci *ret)
 
 int nvmlDeviceGetClockInfo(void *device, int type, unsigned *ret)
 {
+    LOCKED;
     (void)device;
     *ret = type == 1 ? 1755 : 3201;
     return OK;
@@ -54,6 +60,7 @@ int nvmlDeviceGetClockInfo(void *device, int type, unsigned *ret)
 
 int nvmlDeviceGetMaxClockInfo(void *device, int type, unsigned *ret)
 {
+    LOCKED;
     (void)device;
     *ret = type == 1 ? 1980 : 3201;
     return OK;
@@ -61,6 +68,7 @@ int nvmlDeviceGetMaxClockInfo(void *device, int type, unsigned *ret)
 
 int nvmlDeviceGetEccMode(void *device, int *ret_current, int *ret_pending)
 {
+    LOCKED;
     (void)device;
     *ret_current = *ret_pending = 1;
     return OK;
@@ -68,6 +76,7 @@ int nvmlDeviceGetEccMode(void *device, int *ret_current, int *ret_pending)
 
 int nvmlDeviceGetMigMode(void *device, unsigned *ret_current, unsigned *ret_pending)
 {
+    LOCKED;
     (void)device;
     *ret_current = *ret_pending = 0;
     return OK;
@@ -75,6 +84,7 @@ int nvmlDeviceGetMigMode(void *device, unsigned *ret_current, unsigned *ret_pend
 
 int nvmlDeviceGetMemoryBusWidth(void *device, unsigned *ret)
 {
+    LOCKED;
     (void)device;
     *ret = 6144;
     return OK;
@@ -123,31 +133,37 @@ static int destroy(void *descriptor)
 
 int cublasLtCreate(void **ret)
 {
+    LOCKED;
     return make(ret, sizeof(int), &(int){1});
 }
 
 int cublasLtDestroy(void *handle)
 {
+    LOCKED;
     return destroy(handle);
 }
 
 size_t cublasLtGetVersion(void)
 {
+    LOCKED;
     return 120800;
 }
 
 int cublasLtMatmulDescCreate(void **ret, int compute, int scale_type)
 {
+    LOCKED;
     return make(ret, sizeof(struct operation), &(struct operation){.compute = compute, .scale_type = scale_type});
 }
 
 int cublasLtMatmulDescDestroy(void *operation)
 {
+    LOCKED;
     return destroy(operation);
 }
 
 int cublasLtMatmulDescSetAttribute(void *handle, int attribute, const void *value, size_t size)
 {
+    LOCKED;
     struct operation *operation = handle;
     if (attribute != 3 || size != sizeof(int32_t))
         return INVALID_VALUE;
@@ -157,17 +173,20 @@ int cublasLtMatmulDescSetAttribute(void *handle, int attribute, const void *valu
 
 int cublasLtMatrixLayoutCreate(void **ret, int type, uint64_t rows, uint64_t columns, int64_t ld)
 {
+    LOCKED;
     return make(ret, sizeof(struct layout),
                 &(struct layout){.type = type, .rows = rows, .columns = columns, .ld = ld, .batch = 1});
 }
 
 int cublasLtMatrixLayoutDestroy(void *layout)
 {
+    LOCKED;
     return destroy(layout);
 }
 
 int cublasLtMatrixLayoutSetAttribute(void *handle, int attribute, const void *value, size_t size)
 {
+    LOCKED;
     struct layout *layout = handle;
     if (attribute == 5 && size == sizeof layout->batch)
         memcpy(&layout->batch, value, size);
@@ -180,16 +199,19 @@ int cublasLtMatrixLayoutSetAttribute(void *handle, int attribute, const void *va
 
 int cublasLtMatmulPreferenceCreate(void **ret)
 {
+    LOCKED;
     return make(ret, sizeof(struct preference), &(struct preference){0});
 }
 
 int cublasLtMatmulPreferenceDestroy(void *preference)
 {
+    LOCKED;
     return destroy(preference);
 }
 
 int cublasLtMatmulPreferenceSetAttribute(void *handle, int attribute, const void *value, size_t size)
 {
+    LOCKED;
     struct preference *preference = handle;
     if (attribute != 1 || size != sizeof preference->workspace_bytes_max)
         return INVALID_VALUE;
@@ -210,6 +232,7 @@ static int is_known(const struct operation *operation, const struct layout *a, c
 int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void *b, void *c, void *d, void *preference,
                                    int count, struct result *ret, int *ret_count)
 {
+    LOCKED;
     (void)handle;
     (void)preference;
     *ret_count = 0;
@@ -225,6 +248,7 @@ int cublasLtMatmul(void *handle, void *operation, const void *alpha, const void 
                    const struct layout *c_layout, void *d, const struct layout *d_layout, const void *algorithm,
                    void *workspace, size_t workspace_bytes, void *stream)
 {
+    LOCKED;
     uint64_t chosen;
     memcpy(&chosen, algorithm, sizeof chosen);
     (void)handle;
