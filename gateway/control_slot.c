@@ -3,12 +3,13 @@
 #include "gateway/control_proof.h"
 
 #include "core/clock.h"
+#include "core/log.h"
 #include "scheduler/slot.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define MATE_REST_MS 60000 /* a worker is not brought again so soon */
+#define MATE_REST 5 /* a worker is not brought again within this part of the least wait */
 
 struct slot_place {
     struct control *control;
@@ -31,6 +32,8 @@ static void place_unref(struct slot_place *place)
 static void place_turn(struct slot_place *place, enum slot_turn turn, const struct slot_go *go)
 {
     place->refs++; /* a session that cannot be sent ends within */
+    if (turn == SLOT_GO)
+        log_debug(NULL, "%u devices are challenged at once", go->count);
     for (unsigned i = 0; turn == SLOT_GO && i < go->count; i++) {
         struct proof_device *device = place->members[go->members[i]];
         if (!device || device->state != DEVICE_HELD_SLOT)
@@ -125,7 +128,8 @@ static bool may_come(const struct registry_entry *entry, const struct probe_run 
     int64_t rested_ms = now_ms - admission->last_probe_at_ms;
     int64_t wait_ms = admission->next_probe_at_ms - admission->last_probe_at_ms;
     return entry->worker != run->worker && entry->links > 0 && !entry->probe && !entry->draining &&
-           admission_is_ready(admission) && !is_cpu(entry) && rested_ms > MATE_REST_MS &&
+           admission_is_ready(admission) && !is_cpu(entry) &&
+           rested_ms > control_admission_policy(run->control).reprobe_min_ms / MATE_REST &&
            (run->purpose == VERIFY_ADMISSION || rested_ms > wait_ms / 2);
 }
 

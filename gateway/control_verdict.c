@@ -175,6 +175,7 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
     if (!is_zero(report->chain_root, sizeof(report->chain_root)))
         crypto_hex(report->chain_root, sizeof(report->chain_root), proof->chain_root);
     uuid_digest(report, proof->uuid_sha256);
+    proof->devices = run->device_count;
     verdict->has_proof = true;
     if (run->purpose == VERIFY_LEASE)
         return; /* small work beside a job says nothing of the class */
@@ -182,6 +183,7 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
     if (run->purpose == VERIFY_ADMISSION || (class && strcmp(class->name, proof->gpu) != 0)) {
         snprintf(proof->gpu, sizeof(proof->gpu), "%s", class ? class->name : "unknown");
         proof->proven = report->proven;
+        proof->class_vram_gib = class ? class->vram_gib : 0;
         proof->class_vram_gib = class ? class->vram_gib : 0;
         proof->ratio = report->ratio;
         proof->performance = report->performance;

@@ -161,7 +161,8 @@ static enum registry_change compare(const struct worker_record *old, const struc
                    old->vram_bytes == new->vram_bytes && !strcmp(old->gpu, new->gpu) &&
                    !strcmp(old->gpu_raw, new->gpu_raw) && !strcmp(old->region, new->region) &&
                    !strcmp(old->tags, new->tags) && !strcmp(old->supplier, new->supplier) &&
-                   !strcmp(old->proof.gpu, new->proof.gpu) && !old->proof.at_ms == !new->proof.at_ms;
+                   !strcmp(old->proof.gpu, new->proof.gpu) && !old->proof.at_ms == !new->proof.at_ms &&
+                   old->proof.devices == new->proof.devices;
     if (!is_same)
         return REGISTRY_NOW;
     bool is_same_score = old->reputation.at_ms == new->reputation.at_ms && old->proof.at_ms == new->proof.at_ms;
@@ -335,11 +336,21 @@ static double share_or_1(double share, int64_t proven_at_ms)
     return proven_at_ms && share > 0 ? share : 1;
 }
 
-static uint32_t calls_max(const struct worker_record *record, int64_t now_ms)
+/* GPUs that were not proven are not sold. A machine without one counts as its supplier says. */
+static uint32_t sold_gpus(const struct worker_record *record)
+{
+    const struct worker_proof *proof = &record->proof;
+    uint32_t gpus = record->gpus ? record->gpus : 1;
+    if (!proof->at_ms || !proof->devices || !strcmp(record->gpu, "cpu"))
+        return gpus;
+    return gpus < proof->devices ? gpus : proof->devices;
+}
+
+static uint32_t calls_max(const struct worker_record *record, int64_t start_usd_nano, int64_t now_ms)
 {
     int64_t earned = exposure_earned_usd_nano(record->earned_usd_nano, record->reputation.at_ms, now_ms);
-    int64_t call = exposure_call_usd_nano(record->price_usd_nano, record->gpus, record->slots);
-    return exposure_calls(exposure_cap_usd_nano(EXPOSURE_START_USD_NANO, earned), call);
+    int64_t call = exposure_call_usd_nano(record->price_usd_nano, sold_gpus(record), record->slots);
+    return exposure_calls(exposure_cap_usd_nano(start_usd_nano, earned), call);
 }
 
 size_t registry_offers(struct registry *registry, const struct settings *settings, int64_t now_ns, int64_t now_ms,
@@ -368,7 +379,7 @@ size_t registry_offers(struct registry *registry, const struct settings *setting
             .model_count = entry->is_models_known ? entry->model_count : 0,
             .worker = entry->worker,
             .is_ready = true,
-            .gpus = record->gpus ? record->gpus : 1,
+            .gpus = sold_gpus(record),
             .slots = record->slots ? record->slots : 1,
             .price_usd_nano = record->price_usd_nano,
             .take_rate_bps = (int32_t)settings_take_bps(settings, str_of(record->supplier)),
@@ -376,7 +387,7 @@ size_t registry_offers(struct registry *registry, const struct settings *setting
             .reputation = reputation_bound(&record->reputation, now_ms),
             .performance = share_or_1(record->proof.performance, record->proof.at_ms),
             .claimed_performance = share_or_1(record->proof.claimed_performance, record->proof.at_ms),
-            .calls_max = calls_max(record, now_ms),
+            .calls_max = calls_max(record, settings->probes.newcomer_exposure_usd_nano, now_ms),
             .completion = 1,
             .latency_ns = atomic_load(&entry->worker->rtt_ns),
             .observed_at_ms = heard_ns ? now_ms - (now_ns - heard_ns) / NS_PER_MS : record->enrolled_at_ms,

@@ -7,7 +7,6 @@
 
 #include <stdint.h>
 
-#define EXPOSURE_START_USD_NANO INT64_C(1000000000)           /* E0: what a worker that earned nothing yet may hold */
 #define EXPOSURE_HALF_LIFE_MS (INT64_C(7) * 24 * 3600 * 1000) /* of earnings */
 #define EXPOSURE_ANY UINT32_MAX                               /* calls at once: no bound */
 

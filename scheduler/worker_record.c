@@ -170,6 +170,7 @@ void record_put_proof(struct record_words *words, const struct worker_proof *pro
 {
     put_i64(words, "proof_at_ms", proof->at_ms);
     record_put_u64(words, "proof_purpose", (uint64_t)proof->purpose);
+    record_put_u64(words, "proof_devices", proof->devices);
     put(words, "proof_gpu", str_of(proof->gpu));
     record_put_double(words, "proof_vram_gib", proof->proven.vram_gib);
     record_put_double(words, "proof_fill_gbps", proof->proven.fill_gbps);
@@ -294,7 +295,7 @@ static bool read_reputation(const redisReply *reply, struct reputation *ret)
 static bool read_proof(const redisReply *reply, struct worker_proof *p)
 {
     return read_i64(reply, "proof_at_ms", &p->at_ms) && read_purpose(reply, "proof_purpose", &p->purpose) &&
-           read_text(reply, "proof_gpu", p->gpu, sizeof(p->gpu)) &&
+           read_u32(reply, "proof_devices", &p->devices) && read_text(reply, "proof_gpu", p->gpu, sizeof(p->gpu)) &&
            read_double(reply, "proof_vram_gib", &p->proven.vram_gib) &&
            read_double(reply, "proof_fill_gbps", &p->proven.fill_gbps) &&
            read_double(reply, "proof_pass_gbps", &p->proven.pass_gbps) &&

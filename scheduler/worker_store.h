@@ -15,6 +15,7 @@
 struct worker_proof {
     int64_t at_ms;               /* Unix ms of the last proof that passed; 0: it has proven nothing yet */
     enum verify_purpose purpose; /* of that proof */
+    uint32_t devices;            /* that were proven */
     char gpu[40];                /* class by the proven numbers; "": none is near */
     struct proven proven;
     double class_vram_gib;      /* of the class's datasheet; 0: unknown */
