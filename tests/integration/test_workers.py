@@ -40,6 +40,20 @@ def test_fields_of_a_worker(gateway, fleet):
     assert 0 <= worker["reputation"] <= 1
 
 
+def test_calls_move_availability_alone(gateway, tenant, make_fleet):
+    fleet = make_fleet(price="1.00")
+    parts = lambda: gateway.worker(fleet.worker.id)["reputation_parts"]
+    before = wait_until(lambda: (p := parts())["hardware"]["good"] > 2.9 and p, 10, "its admission is scored")
+    total = gateway.worker(fleet.worker.id)["reputation"]
+    assert total > 0.4
+    for _ in range(10):
+        assert tenant.call("POST", "/v1/chat/completions", json=fleet.chat()).status_code == 200
+    wait_until(lambda: parts()["availability"]["good"] > before["availability"]["good"] + 0.09, 15, "its calls are counted")
+    for name in ("hardware", "correctness", "network"):
+        assert abs(parts()[name]["good"] - before[name]["good"]) < 0.01 and parts()[name]["bad"] == before[name]["bad"]
+    assert abs(gateway.worker(fleet.worker.id)["reputation"] - total) < 0.01
+
+
 def test_callers_do_not_see_workers(tenant):
     error_of(tenant.call("GET", "/api/v1/workers"), 403)
 
@@ -52,6 +66,9 @@ def test_worker_that_fails_its_probe_gets_no_request(gateway, tenant, make_serve
     suspended = wait_until(lambda: next((w for w in gateway.workers() if w["state"] == "suspended" and w["models"] == [model]), None), 60,
                            "worker suspended")
     assert suspended["reason"]
+    dimension = "availability" if fault == "late-proof" else "hardware"
+    wait_until(lambda: gateway.worker(suspended["id"])["reputation_parts"][dimension]["bad"] > 2.9, 10, "held against it")
+    assert gateway.worker(suspended["id"])["reputation"] < 0.2
     answer = tenant.call("POST", "/v1/chat/completions", json={"model": model, "messages": []})
     assert answer.status_code == 404
     make_worker(honest)
