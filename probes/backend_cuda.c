@@ -32,6 +32,17 @@ static const char *kernels_path(void)
     return path != NULL && path[0] != 0 ? path : NULL;
 }
 
+/* For checks of every route: SLUICE_CUDA_ROUTE=dp4a, mma_s8 or cublaslt_s8. PROBE_ROUTE_COUNT: the fastest. */
+static enum probe_route route_wanted(void)
+{
+    const char *name = secure_getenv("SLUICE_CUDA_ROUTE");
+    static const enum probe_route routes[] = {PROBE_ROUTE_DP4A, PROBE_ROUTE_MMA_S8, PROBE_ROUTE_CUBLASLT_S8};
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0] && name != NULL; i++)
+        if (strcmp(name, probe_route_name(routes[i])) == 0)
+            return routes[i];
+    return PROBE_ROUTE_COUNT;
+}
+
 /* The caller frees *ret. NUL-terminated, as PTX must be. */
 static enum error kernels_read(const char *path, char **ret)
 {
@@ -138,6 +149,9 @@ static enum error cuda_open(unsigned index, struct probe_backend **ret)
     backend->sms = attribute(backend, CU_ATTRIBUTE_SMS);
     backend->sms = backend->sms > 0 ? backend->sms : 1;
     backend->own_route = major >= 8 ? PROBE_ROUTE_MMA_S8 : PROBE_ROUTE_DP4A;
+    backend->wanted = route_wanted();
+    if (backend->wanted == PROBE_ROUTE_DP4A || backend->wanted == PROBE_ROUTE_MMA_S8)
+        backend->own_route = backend->wanted;
     backend->preferred = backend->own_route;
     backend->cc_major = (uint8_t)major;
     backend->cc_minor = (uint8_t)minor;

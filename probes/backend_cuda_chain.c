@@ -355,29 +355,45 @@ enum error cuda_chain_rate(struct probe_backend *backend, uint32_t n, uint32_t b
     return error != ERR_NONE ? error : steps_time(backend, route_find(backend, n, blocks), steps, ret_tops);
 }
 
-/* The library's algorithms one by one over one product; the fastest is kept in the route. */
-static enum error algorithms_time(struct probe_backend *backend, struct cuda_route *route)
+/* One product by that algorithm, in seconds; 0: the library refuses it. */
+static enum error algorithm_time(struct probe_backend *backend, const struct cuda_route *route, unsigned algorithm,
+                                 double *ret_seconds)
 {
     const struct cuda_chain *chain = &backend->chain;
     struct gpu *gpu = &backend->gpu;
+    double seconds = 0;
+    enum error error = ERR_NONE;
+    for (int run = 0; run < 2 && error == ERR_NONE; run++) { /* the second one counts */
+        error = gpu_clock_start(gpu);
+        if (error != ERR_NONE)
+            break;
+        if (gemm_run(&route->gemm, algorithm, chain->a, chain->x, chain->sums[0], chain->workspace[0],
+                     gpu->stream[0]) != ERR_NONE) {
+            *ret_seconds = 0;
+            return ERR_NONE;
+        }
+        error = gpu_clock_end(gpu, &seconds);
+    }
+    *ret_seconds = seconds;
+    return error;
+}
+
+/* The library's algorithms one by one; the fastest is kept in the route. ERR_NOT_FOUND: it refuses them all. */
+static enum error algorithms_time(struct probe_backend *backend, struct cuda_route *route)
+{
     double best_s = 0;
     enum error error = buffers_make(backend, route, 2);
+    if (error == ERR_NONE)
+        error = start_queue(backend, sample_seed, 1);
     for (unsigned i = 0; i < route->gemm.algorithms && error == ERR_NONE; i++) {
         double seconds = 0;
-        for (int run = 0; run < 2 && error == ERR_NONE; run++) { /* the second one counts */
-            error = gpu_clock_start(gpu);
-            if (error == ERR_NONE)
-                error =
-                    gemm_run(&route->gemm, i, chain->a, chain->x, chain->sums[0], chain->workspace[0], gpu->stream[0]);
-            if (error == ERR_NONE)
-                error = gpu_clock_end(gpu, &seconds);
-        }
-        if (error == ERR_NONE && (i == 0 || seconds < best_s)) {
+        error = algorithm_time(backend, route, i, &seconds);
+        if (seconds > 0 && (best_s <= 0 || seconds < best_s)) {
             best_s = seconds;
             route->algorithm = i;
         }
     }
-    return error;
+    return error == ERR_NONE && best_s <= 0 ? ERR_NOT_FOUND : error;
 }
 
 /* The largest of the shapes that gateways ask for that a device of this size gets through in a few milliseconds. */
@@ -398,7 +414,9 @@ static enum error shape_tune(struct probe_backend *backend, uint32_t n, uint32_t
             library_tops = 0;
         }
     }
-    const bool is_library = library_tops > own_tops;
+    const bool is_library =
+        library_tops > 0 &&
+        (backend->wanted == PROBE_ROUTE_COUNT ? library_tops > own_tops : backend->wanted == library.route);
     if (!is_library)
         gemm_free(&library.gemm);
     (void)route_keep(backend, is_library ? &library : &own);

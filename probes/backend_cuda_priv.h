@@ -56,7 +56,7 @@ struct probe_backend {
     struct cublaslt *blas;
     uint32_t sms;
     uint8_t cc_major, cc_minor;
-    enum probe_route own_route, preferred;
+    enum probe_route own_route, preferred, wanted; /* wanted: PROBE_ROUTE_COUNT for the fastest */
     struct cuda_tiles tiles;
     struct cuda_chain chain;
     struct cuda_route routes[CUDA_ROUTES_MAX]; /* a ring */

@@ -127,7 +127,7 @@ static enum error lt_checked(int status, const char *call)
 {
     if (status == LT_OK)
         return ERR_NONE;
-    log_warn(NULL, "%s gave %d", call, status);
+    log_info(NULL, "%s gave %d", call, status); /* the caller may have another way */
     return ERR_SYSTEM;
 }
 

@@ -243,7 +243,7 @@ int cuInit(unsigned flags)
     const char *name = getenv("FAKE_CUDA_NAME"), *flipped = getenv("FAKE_CUDA_FLIP");
     (void)flags;
     fake.devices = (int)number("FAKE_CUDA_DEVICES", 1);
-    fake.sms = (int)number("FAKE_CUDA_SMS", 2);
+    fake.sms = (int)number("FAKE_CUDA_SMS", 4);
     fake.cc = (int)number("FAKE_CUDA_CC", 90);
     fake.machine = (int)number("FAKE_CUDA_MACHINE", 1);
     fake.memory = number("FAKE_CUDA_MEMORY", (uint64_t)64 << 20);

@@ -7,8 +7,8 @@
  * Read at cuInit from the environment, which tests set:
  *   FAKE_CUDA_DEVICES   devices (1)             FAKE_CUDA_NAME    their name ("NVIDIA Fake")
  *   FAKE_CUDA_MEMORY    bytes claimed (64 MiB)  FAKE_CUDA_REAL    bytes there really are (as claimed)
- *   FAKE_CUDA_SMS       multiprocessors (2)     FAKE_CUDA_CC      compute capability (90)
- *   FAKE_CUDA_MACHINE  0..255, its GPUs' UUIDs differ from another's (1)
+ *   FAKE_CUDA_SMS       multiprocessors (4)     FAKE_CUDA_CC      compute capability (90)
+ *   FAKE_CUDA_MACHINE   0..255, its GPUs' UUIDs differ from another's (1)
  *   FAKE_CUDA_ORDER     1: stream created first runs last
  *   FAKE_CUDA_FAIL      the k-th launch from now fails, and every call after it
  *   FAKE_CUDA_HANG      the k-th launch from now never ends

@@ -28,9 +28,10 @@ static struct fake_cuda_live live(void)
 struct knob {
     const char *name, *value;
 };
-static const char *const knob_names[] = {"FAKE_CUDA_DEVICES", "FAKE_CUDA_MEMORY", "FAKE_CUDA_REAL",    "FAKE_CUDA_SMS",
-                                         "FAKE_CUDA_CC",      "FAKE_CUDA_ORDER",  "FAKE_CUDA_FAIL",    "FAKE_CUDA_HANG",
-                                         "FAKE_CUDA_NAME",    "SLUICE_LIBNVML",   "SLUICE_LIBCUBLASLT"};
+static const char *const knob_names[] = {"FAKE_CUDA_DEVICES", "FAKE_CUDA_MEMORY",   "FAKE_CUDA_REAL",
+                                         "FAKE_CUDA_SMS",     "FAKE_CUDA_CC",       "FAKE_CUDA_ORDER",
+                                         "FAKE_CUDA_FAIL",    "FAKE_CUDA_HANG",     "FAKE_CUDA_NAME",
+                                         "SLUICE_LIBNVML",    "SLUICE_LIBCUBLASLT", "SLUICE_CUDA_ROUTE"};
 
 /* A machine of that kind from now on. */
 static void machine(const struct knob *knobs, size_t count)
@@ -189,6 +190,10 @@ static void test_chain_own(void **state)
     chain_compare(pair, 128, 3, 2, PROBE_ROUTE_MMA_S8);
     chain_compare(pair, 64, 16, 3, PROBE_ROUTE_MMA_S8);
     pair_close(pair);
+    MACHINE({"SLUICE_CUDA_ROUTE", "dp4a"});
+    pair = pair_open();
+    chain_compare(pair, 64, 1, 1, PROBE_ROUTE_DP4A);
+    pair_close(pair);
     MACHINE({"FAKE_CUDA_CC", "75"});
     pair = pair_open();
     chain_compare(pair, 64, 2, 3, PROBE_ROUTE_DP4A);
@@ -201,10 +206,10 @@ static void test_chain_library(void **state)
 {
     (void)state;
     for (int order = 0; order < 2; order++) {
-        MACHINE({"SLUICE_LIBCUBLASLT", LIBRARY}, {"FAKE_CUDA_ORDER", order == 0 ? "0" : "1"});
+        MACHINE({"SLUICE_LIBCUBLASLT", LIBRARY}, {"FAKE_CUDA_ORDER", order == 0 ? "0" : "1"},
+                {"SLUICE_CUDA_ROUTE", "cublaslt_s8"});
         const struct pair pair = pair_open();
         assert_int_equal(probe_backend_cuda.warm(pair.cuda), ERR_NONE);
-        pair.cuda->preferred = PROBE_ROUTE_CUBLASLT_S8; /* whichever was faster here */
         chain_compare(pair, 128, 2, 5, PROBE_ROUTE_CUBLASLT_S8);
         chain_compare(pair, 128, 2, 2, PROBE_ROUTE_CUBLASLT_S8); /* in the same buffers */
         chain_compare(pair, 192, 3, 3, PROBE_ROUTE_CUBLASLT_S8); /* three parts: one stream has two */
