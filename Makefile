@@ -74,11 +74,11 @@ check-asan: ## unit tests under AddressSanitizer and UBSan
 check-tsan: ## unit tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory check BUILD=build-tsan OPT='-O1 -g' SAN='-fsanitize=thread'
 
-check-gpu: $(BUILD)/tests/kernels_on_gpu ## the CUDA kernels on this machine's GPU, against the CPU
-	@$<
-
-integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) ## pytest against real processes
+integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) $(BUILD)/admit ## pytest against real processes
 	@$(PY) -m pytest -q tests/integration $(PYTEST_ARGS)
+
+check-gpu: ## this machine's GPU: every kernel and route, sanitizers, rates, 100 admissions
+	@bash tests/gpu/check_gpu.sh
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (default 20)
 	@bash tests/fuzz/run.sh
@@ -139,6 +139,8 @@ $(BUILD)/sluiced: $(BUILD)/gateway/sluiced.o $(ARCHIVES)
 $(BUILD)/sluice-worker: $(BUILD)/adapters/native/sluice_worker.o $(filter-out %libgateway.a,$(ARCHIVES))
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_AGENT)
 $(BUILD)/sluice-probe: $(BUILD)/probes/sluice_probe.o $(BUILD)/libprobes.a $(BUILD)/libcore.a
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_PROBE)
+$(BUILD)/admit: $(BUILD)/tests/gpu/admit.o $(BUILD)/libprobes.a $(BUILD)/libcore.a
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_PROBE)
 $(BUILD)/sluice: $(BUILD)/gateway/cli/sluice.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)

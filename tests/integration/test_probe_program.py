@@ -99,6 +99,20 @@ def test_bench_gives_a_row_for_the_catalogue():
     assert done.stdout.startswith("classes:\n  - name: cpu\n    is_measured: true\n    fill_gbps: ")
 
 
+def test_an_admission_of_a_gpu():
+    """Both ends of the protocol over the CUDA backend, with the sizes of class cpu: an emulated GPU is slow."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLUICE_", "FAKE_CUDA_"))}
+    if not FAKE.exists():
+        pytest.skip("no C++ compiler: the emulated GPU was not built")
+    done = subprocess.run([harness.REPO / "build/admit", "cuda", "1"], capture_output=True, text=True, timeout=90, env={
+        **clean, "SLUICE_LIBCUDA": str(FAKE), "SLUICE_CUDA_KERNELS": str(FAKE), "SLUICE_LIBCUBLASLT": str(FAKE),
+        "FAKE_CUDA_NAME": "cpu", "FAKE_CUDA_MEMORY": str(16 << 20), "FAKE_CUDA_REAL": str(64 << 20)})
+    assert done.returncode == 0, done
+    for line, purpose in zip(done.stdout.splitlines(), ("admission", "spot"), strict=True):
+        told = json.loads(line)
+        assert (told["purpose"], told["passed"], told["class"]) == (purpose, 1, "cpu")
+
+
 def test_without_a_gpu():
     done = run("check", "--backend", "cuda", SLUICE_LIBCUDA="/nonexistent")
     assert (done.returncode, done.stdout) == (1, "")
