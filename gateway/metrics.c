@@ -437,6 +437,23 @@ static bool render_counters(struct buf *to, struct metrics *const *sets, size_t 
                       counter_sum(sets, count, METRIC_COMPLETION_TOKENS));
 }
 
+static bool render_checks(struct buf *to, struct metrics *const *sets, size_t count)
+{
+    static const struct {
+        enum metric_counter counter;
+        const char *result;
+    } rows[] = {{METRIC_CHECKS_AGREED, "agreed"},
+                {METRIC_CHECKS_ORIGINAL_WRONG, "original_wrong"},
+                {METRIC_CHECKS_PEER_WRONG, "peer_wrong"},
+                {METRIC_CHECKS_INCONCLUSIVE, "inconclusive"}};
+    bool fits = head(to, "sluice_answer_checks_total", "counter", "Answers compared with another worker's, by result.");
+    for (size_t i = 0; fits && i < sizeof(rows) / sizeof(rows[0]); i++)
+        fits = buf_printf(to, "sluice_answer_checks_total{result=\"%s\"} %" PRId64 "\n", rows[i].result,
+                          counter_sum(sets, count, rows[i].counter));
+    return fits && one(to, "sluice_refunds_total", "counter", "Calls given back because their answer was wrong.",
+                       counter_sum(sets, count, METRIC_REFUNDS));
+}
+
 static bool render_gauges(struct buf *to, struct metrics *const *sets, size_t count, const struct metrics_extra *extra)
 {
     static const char *const states[] = {"enrolled", "probing", "ready", "suspended"};
@@ -446,6 +463,8 @@ static bool render_gauges(struct buf *to, struct metrics *const *sets, size_t co
             gauge_sum(sets, count, METRIC_CALLS_QUEUED)) &&
         one(to, "sluice_connections", "gauge", "Open connections of callers.",
             gauge_sum(sets, count, METRIC_CONNECTIONS)) &&
+        one(to, "sluice_answer_checks_running", "gauge", "Answers that are being compared, or kept for it.",
+            gauge_sum(sets, count, METRIC_CHECKS_RUNNING)) &&
         one(to, "sluice_redis_connected", "gauge", "Whether the store answers (1) or not (0).",
             extra->redis_connected) &&
         one(to, "sluice_journal_pending_records", "gauge", "Usage records that wait to be settled.",
@@ -486,8 +505,8 @@ bool metrics_render(struct metrics *const *sets, size_t count, const struct metr
         return false;
     size_t before = ret_text->len;
     bool fits = render_requests(ret_text, &sum) && render_counters(ret_text, sets, count) &&
-                render_gauges(ret_text, sets, count, extra) && render_proofs(ret_text, extra) &&
-                render_histograms(ret_text, &sum);
+                render_checks(ret_text, sets, count) && render_gauges(ret_text, sets, count, extra) &&
+                render_proofs(ret_text, extra) && render_histograms(ret_text, &sum);
     if (!fits)
         ret_text->len = before;
     free(sum.series);

@@ -22,9 +22,20 @@ enum metric_counter {
     METRIC_GPU_MS,
     METRIC_BILLED_USD_NANO,
     METRIC_LOSS_USD_NANO,
+    METRIC_CHECKS_AGREED, /* of answers, by result */
+    METRIC_CHECKS_ORIGINAL_WRONG,
+    METRIC_CHECKS_PEER_WRONG,
+    METRIC_CHECKS_INCONCLUSIVE,
+    METRIC_REFUNDS,
     METRIC_COUNTER_COUNT
 };
-enum metric_gauge { METRIC_CALLS_RUNNING, METRIC_CALLS_QUEUED, METRIC_CONNECTIONS, METRIC_GAUGE_COUNT };
+enum metric_gauge {
+    METRIC_CALLS_RUNNING,
+    METRIC_CALLS_QUEUED,
+    METRIC_CONNECTIONS,
+    METRIC_CHECKS_RUNNING,
+    METRIC_GAUGE_COUNT
+};
 
 struct metrics; /* one a reactor or the control thread; written by its thread only (relaxed atomics), read by any */
 struct metrics *metrics_new(void);

@@ -2,6 +2,7 @@
 #include "gateway/openai_call.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "gateway/openai_check.h"
 #include "gateway/prefer.h"
 
 #include <stdlib.h>
@@ -522,6 +523,7 @@ void call_free_if_over(struct openai_call *call)
     settle_wait_cancel(&call->settle_waiter);
     if (call->has_sse)
         sse_scan_free(&call->sse);
+    check_start(call);
     snapshot_unref(call->snapshot);
     buf_free(&call->body);
     buf_free(&call->held);

@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "gateway/embeddings.h"
+#include "gateway/openai_check.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -184,6 +185,8 @@ static void on_event(void *arg, const struct sse_event *event)
         return;
     case SSE_CONTENT:
         commit(call);
+        if (call->check)
+            check_event(call, event->data);
         break;
     case SSE_USAGE:
         if (!call->wants_usage)
@@ -318,6 +321,8 @@ static void plain_finished(struct attempt *attempt)
         return;
     }
     timer_clear(call->reactor->loop, &call->timer);
+    if (call->check)
+        check_plain(call);
     call_meter(call, attempt, USAGE_COMPLETED);
     attempt_over(attempt, WORKER_DONE);
     call_release_holds(call);
@@ -331,6 +336,7 @@ static void answer_reset(struct openai_call *call)
     if (call->has_sse)
         sse_scan_free(&call->sse);
     call->has_sse = call->has_scan = false;
+    check_drop(call);
     buf_free(&call->held);
     buf_free(&call->answer);
 }
@@ -367,6 +373,9 @@ bool answer_begin(struct attempt *attempt, int status, struct str content_type)
     } else {
         return false; /* HTML or nothing known under 200 */
     }
+    bool is_text = attempt->mode == MODE_SSE || attempt->mode == MODE_PLAIN;
+    if (is_text && checks_draw(call->reactor->openai->checks, call->target.reputation))
+        check_hold(attempt);
     return true;
 }
 

@@ -241,6 +241,7 @@ static void copy_target(struct target *target, const struct market *market, uint
     target->gpus = market_gpus(market, row);
     target->slots = market_slots(market, row);
     target->take_rate_bps = market_take_rate_bps(market, row);
+    target->reputation = market_reputation(market, row);
 }
 
 void attempt_start(struct openai_call *call, const struct market *market, uint32_t row)

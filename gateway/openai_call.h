@@ -75,6 +75,7 @@ struct target {
     int64_t price_usd_nano;
     uint32_t gpus, slots;
     int32_t take_rate_bps;
+    double reputation;
 };
 
 struct openai_call {
@@ -131,6 +132,7 @@ struct openai_call {
     struct settle_waiter settle_waiter;
     void (*after_settle)(struct openai_call *call);
     bool is_gone;
+    struct answer_check *check; /* its answer is kept for a check; NULL: nearly always */
 };
 
 struct openai {
@@ -141,6 +143,7 @@ struct openai {
     struct timer poll; /* other reactors free slots too */
     struct openai_call *running;
     struct timer tick; /* every second, while calls run */
+    struct openai_checks *checks;
 };
 
 /* openai_admit.c */

@@ -2,6 +2,7 @@
 #include "gateway/openai_call.h"
 #include "core/clock.h"
 #include "core/log.h"
+#include "gateway/openai_check.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -71,10 +72,13 @@ void call_meter(struct openai_call *call, struct attempt *attempt, enum usage_ou
     record_money(record, call, cost);
     if (outcome == USAGE_COMPLETED)
         worker_paid(attempt->worker, worker_tenant(str_of(record->tenant)), record->cost_usd_nano);
-    if (journal_append(reactor->journal, record) != ERR_NONE) {
+    bool is_safe = journal_append(reactor->journal, record) == ERR_NONE;
+    if (!is_safe) {
         struct log_ctx ctx = {.request = record->id, .tenant = record->tenant};
         log_error(&ctx, "the usage journal is full: a call of %" PRId64 " GPU-ms is not billed", record->gpu_ms);
     }
+    if (call->check)
+        check_metered(call, is_safe && outcome == USAGE_COMPLETED);
     settler_kick(reactor->settler);
     metrics_count(reactor->metrics, METRIC_PROMPT_TOKENS, record->prompt_tokens);
     metrics_count(reactor->metrics, METRIC_COMPLETION_TOKENS, record->completion_tokens);

@@ -1,6 +1,7 @@
 /* Calls that wait for a slot: first in, first out, bounded a model, looked at whenever a slot may be free. */
 #include "gateway/openai_call.h"
 #include "core/clock.h"
+#include "gateway/openai_check.h"
 
 #include <stdlib.h>
 
@@ -120,7 +121,8 @@ struct openai *openai_open(struct reactor *reactor)
     openai->wake.run = on_wake;
     openai->poll.on_due = on_poll;
     openai->tick.on_due = running_tick;
-    return openai;
+    openai->checks = checks_open(reactor);
+    return openai->checks ? openai : openai_free(openai);
 }
 
 struct openai *openai_free(struct openai *openai)
@@ -130,6 +132,7 @@ struct openai *openai_free(struct openai *openai)
     loop_undefer(openai->reactor->loop, &openai->wake);
     timer_clear(openai->reactor->loop, &openai->poll);
     timer_clear(openai->reactor->loop, &openai->tick);
+    openai->checks = checks_free(openai->checks);
     free(openai);
     return NULL;
 }

@@ -30,6 +30,12 @@ A fault is an object. `count` says for how many requests it holds (default 1; -1
     short_by                                        promises a body that much longer than it is
     no_length: true                                 plain answer without a length, ended by closing
     embeddings: float | base64                      ignores encoding_format
+    say                                             words of another model: these letters in place of the server's name
+    tie_at                                          says the word that was nearly as likely there, and goes on from it
+    no_logprobs: true                               as an engine that knows none
+
+A plain answer has log-probabilities when it is asked for them: of each word, of one that is nearly as likely, and of one
+that is not.
 """
 
 import argparse
@@ -369,7 +375,27 @@ def usage_of(request, tokens):
 
 def words(server, request, fault):
     count = fault.get("chunks", request.get("max_tokens") or request.get("max_completion_tokens") or 5)
-    return [f"{server.name}{i} " for i in range(count)]
+    name, tie = fault.get("say", server.name), fault.get("tie_at", count)
+    return [f"{name}{i} " if i < tie else f"tie{i} " if i == tie else f"then{i} " for i in range(count)]
+
+
+def logprobs_of(server, request, fault, parts, text):
+    """As vLLM gives them: a list of entries for a chat, parallel lists for a completion; None when not asked for."""
+    if not request.get("logprobs") or fault.get("no_logprobs"):
+        return None
+    rivals = []
+    for i, part in enumerate(parts):
+        usual = f"{server.name}{i} "
+        other = usual if part.startswith("tie") else f"tie{i} "
+        rivals.append([(part, -0.7), (other, -0.9), (f"far{i} ", -7.5)])
+    if text:
+        return {"tokens": parts, "token_logprobs": [r[0][1] for r in rivals], "top_logprobs": [dict(r) for r in rivals],
+                "text_offset": [len("".join(parts[:i])) for i in range(len(parts))]}
+
+    def entry(token, logprob):
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+    return {"content": [{**entry(*r[0]), "top_logprobs": [entry(*one) for one in r]} for r in rivals]}
 
 
 async def chat(server, answer, request, text=False):
@@ -382,7 +408,8 @@ async def chat(server, answer, request, text=False):
     usage = usage_of(request, len(parts))
     if not request.get("stream"):
         content = "x" * fault["huge_bytes"] if "huge_bytes" in fault else "".join(parts)
-        done = [{"index": i, "finish_reason": "stop", "logprobs": None,
+        logprobs = logprobs_of(server, request, fault, parts, text)
+        done = [{"index": i, "finish_reason": "stop", "logprobs": logprobs,
                  **({"text": content} if text else {"message": {"role": "assistant", "content": content}})} for i in choices]
         result = {**base, "object": kind, "choices": done, "x_unknown": {"kept": [1, 2.50, "é"]}}
         if not fault.get("no_usage"):
