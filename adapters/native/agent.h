@@ -1,5 +1,5 @@
 /* The agent on a GPU machine: registers with the gateways, dials its links, and serves their calls from its upstream.
- * The wire format is in README.md beside this file. One loop, one helper thread (proofs and name look-ups). */
+ * The wire format is in README.md beside this file. One loop, one helper thread (name look-ups). */
 #ifndef SLUICE_ADAPTERS_NATIVE_AGENT_H
 #define SLUICE_ADAPTERS_NATIVE_AGENT_H
 

@@ -126,7 +126,6 @@ struct agent {
     struct timer status_timer;
     struct task status_task;
     int64_t status_sent_ns;
-    unsigned proofs; /* under way */
     unsigned probe_streams;
     struct agent_probe *probe;
 

@@ -1,7 +1,6 @@
 /* What gateways ask of the agent itself: status, proofs, and the list of gateways. Calls go to agent_forward.c. */
 #include "adapters/native/agent_priv.h"
 #include "core/clock.h"
-#include "probes/challenge.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +9,7 @@
 #define LOAD_STATUS_NS (50 * NS_PER_MS) /* calls in flight alone are not told more often */
 #define STATUS_QUEUED_MAX ((size_t)64 << 10)
 #define GATEWAYS_BODY_MAX ((size_t)64 << 10)
-#define PROOFS_MAX 4 /* on the way at a time */
 #define PROBE_STREAMS_MAX 64
-#define LATE_PROOF_NS (60 * NS_PER_S)
 
 enum aux_kind { AUX_STATUS, AUX_PROBE, AUX_GATEWAYS };
 
@@ -22,12 +19,8 @@ struct agent_aux {
     struct agent_link *link;
     struct h2_stream *stream;       /* NULL once it has ended */
     struct agent_aux *next, **prev; /* status streams of the link */
-    struct buf body, answer;
-    struct job job;
-    struct timer timer;
-    bool is_working;       /* the job has it */
+    struct buf body;
     struct agent_ask *ask; /* of the probe, under way */
-    enum error error;
 };
 
 /* -- answers ----------------------------------------------------------------------------------------------------- */
@@ -157,11 +150,9 @@ void agent_status_end(struct agent_link *link)
 
 static void aux_free(struct agent_aux *aux)
 {
-    timer_clear(aux->agent->loop, &aux->timer);
     status_unlist(aux);
     aux->agent->probe_streams -= aux->kind == AUX_PROBE;
     buf_free(&aux->body);
-    buf_free(&aux->answer);
     free(aux);
 }
 
@@ -183,44 +174,6 @@ static void status_open(struct agent_aux *aux)
 
 /* -- proofs ------------------------------------------------------------------------------------------------------ */
 
-static void proof_send(struct agent_aux *aux)
-{
-    static const struct h2_header headers[] = {{{"content-type", 12}, {"application/octet-stream", 24}}};
-    if (aux->error) {
-        agent_answer_error(aux->stream, 400, NULL, "bad_challenge", "This is no challenge.");
-        return;
-    }
-    if (aux->agent->options.wrong_proof && aux->answer.len > 0)
-        aux->answer.ptr[aux->answer.len / 2] ^= 1;
-    if (h2_stream_respond(aux->stream, 200, headers, 1) != ERR_NONE ||
-        h2_stream_send(aux->stream, buf_str(&aux->answer)) != ERR_NONE || h2_stream_finish(aux->stream) != ERR_NONE)
-        h2_stream_cancel(aux->stream, NGHTTP2_INTERNAL_ERROR);
-}
-
-static void proof_on_due(struct timer *timer)
-{
-    proof_send(container_of(timer, struct agent_aux, timer));
-}
-
-static void proof_run(struct job *job)
-{
-    struct agent_aux *aux = container_of(job, struct agent_aux, job);
-    aux->error = challenge_answer(buf_str(&aux->body), &aux->answer);
-}
-
-static void proof_done(struct job *job, bool cancelled)
-{
-    struct agent_aux *aux = container_of(job, struct agent_aux, job);
-    aux->is_working = false;
-    aux->agent->proofs--;
-    if (!aux->stream)
-        aux_free(aux);
-    else if (!cancelled && aux->agent->options.late_proof)
-        timer_set(aux->agent->loop, &aux->timer, loop_now(aux->agent->loop) + LATE_PROOF_NS);
-    else if (!cancelled)
-        proof_send(aux);
-}
-
 static void ask_done(void *ctx, struct str answer)
 {
     static const struct h2_header headers[] = {{{"content-type", 12}, {"application/octet-stream", 24}}};
@@ -240,22 +193,11 @@ static bool is_frame(struct str body)
 
 static void probe_finished(struct agent_aux *aux)
 {
-    if (is_frame(buf_str(&aux->body))) {
-        if (agent_probe_ask(aux->agent->probe, str_of(aux->link->gateway->id), &aux->body, ask_done, aux, &aux->ask) !=
-            ERR_NONE)
-            agent_answer_error(aux->stream, 503, "busy", "busy", "The probe of this worker is busy or down.");
-        return;
-    }
-    aux->timer.on_due = proof_on_due;
-    aux->job.run = proof_run;
-    aux->job.done = proof_done;
-    buf_init(&aux->answer, CHALLENGE_ANSWER_MAX);
-    if (aux->agent->proofs >= PROOFS_MAX || helper_give(aux->agent->helper, &aux->job) != ERR_NONE) {
-        agent_answer_error(aux->stream, 503, "busy", "busy", "Too many challenges at once.");
-        return;
-    }
-    aux->agent->proofs++;
-    aux->is_working = true;
+    if (!is_frame(buf_str(&aux->body)))
+        agent_answer_error(aux->stream, 400, NULL, "bad_frame", "This is no frame of the proof protocol.");
+    else if (agent_probe_ask(aux->agent->probe, str_of(aux->link->gateway->id), &aux->body, ask_done, aux, &aux->ask) !=
+             ERR_NONE)
+        agent_answer_error(aux->stream, 503, "busy", "busy", "The probe of this worker is busy or down.");
 }
 
 /* -- the list of gateways ---------------------------------------------------------------------------------------- */
@@ -298,8 +240,7 @@ static void aux_on_end(void *ctx, enum h2_end end)
     if (aux->ask)
         agent_ask_cancel(aux->ask);
     aux->ask = NULL;
-    if (!aux->is_working)
-        aux_free(aux);
+    aux_free(aux);
 }
 
 static bool aux_open(struct agent_link *link, struct h2_stream *stream, enum aux_kind kind, size_t body_max,

@@ -7,7 +7,7 @@
 #include "core/clock.h"
 #include "core/crypto.h"
 #include "core/h2.h"
-#include "probes/challenge.h"
+#include "probes/protocol.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -450,7 +450,7 @@ static void call_on_data(void *ctx, struct str bytes)
 {
     struct call *call = ctx;
     call->received += bytes.len;
-    if (call->body.len + bytes.len <= CHALLENGE_ANSWER_MAX)
+    if (call->body.len + bytes.len <= PROBE_FRAME_MAX)
         assert_true(buf_append_str(&call->body, bytes));
     if (!call->keeps_window)
         h2_stream_consumed(call->stream, bytes.len);
