@@ -154,7 +154,8 @@ class Bench:
             program = [harness.BUILD / "bench/bench_worker", "--model", MODEL, "--chunks", str(CHUNKS)] if name == "gateway" else \
                 [harness.BUILD / "sluice-worker"]
             worker.spawn(["taskset", "-c", LOAD_CORE, *program, "--gateway", gateway.url, "--token", token,
-                          "--upstream", f"http://127.0.0.1:{self.ports['upstream']}", "--price", "1.00", "--slots", "256", "--state-dir", worker.directory / "s"])
+                          "--upstream", f"http://127.0.0.1:{self.ports['upstream']}", "--price", "1.00", "--slots", "256", "--probe", harness.BUILD / "sluice-probe", "--state-dir",
+                          worker.directory / "s"])
             tenant = gateway.tenant(credit="1000000", rpm=RPM, max_concurrency=10000)
             harness.wait_until(lambda: tenant.call("GET", f"/v1/models/{MODEL}").status_code == 200, 30, f"the worker of {name} is ready")
             self.ports[name] = gateway.port
