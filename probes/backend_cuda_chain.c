@@ -103,18 +103,23 @@ static uint32_t width_of(uint32_t n, uint32_t blocks)
     return best * 64;
 }
 
+/* All blocks in one call or, where the library has no such kernel, one after the other. */
 static enum error library_plan(struct probe_backend *backend, uint32_t n, uint32_t blocks, struct cuda_route *ret)
 {
     const uint32_t width = width_of(n, blocks);
-    const struct gemm_shape shape = {.type = GEMM_S8,
-                                     .m = n,
-                                     .n = width,
-                                     .k = n,
-                                     .batch = blocks,
-                                     .b_stride = (uint64_t)n * n,
-                                     .c_stride = (uint64_t)width * n};
+    struct gemm_shape shape = {.type = GEMM_S8,
+                               .m = n,
+                               .n = width,
+                               .k = n,
+                               .batch = blocks,
+                               .b_stride = (uint64_t)n * n,
+                               .c_stride = (uint64_t)width * n};
     struct gemm gemm;
-    const enum error error = gemm_plan(backend->blas, &shape, WORKSPACE_BYTES, &gemm);
+    enum error error = gemm_plan(backend->blas, &shape, WORKSPACE_BYTES, &gemm);
+    if (error == ERR_NOT_FOUND && blocks > 1) {
+        shape.batch = 1;
+        error = gemm_plan(backend->blas, &shape, WORKSPACE_BYTES, &gemm);
+    }
     if (error == ERR_NONE)
         *ret = (struct cuda_route){
             .n = n, .blocks = blocks, .route = PROBE_ROUTE_CUBLASLT_S8, .gemm = gemm, .width = width};
@@ -182,10 +187,14 @@ static enum error part_queue(struct probe_backend *backend, const struct cuda_ro
 {
     const struct cuda_chain *chain = &backend->chain;
     const cu_pointer from = t % 2 == 0 ? chain->x : chain->y, to = t % 2 == 0 ? chain->y : chain->x;
-    if (gemm_run(&route->gemm, route->algorithm, chain->a, from + (cu_pointer)first * chain->n, chain->sums[lane],
-                 chain->workspace[lane], backend->gpu.stream[lane]) != ERR_NONE) {
-        gpu_give_up(&backend->gpu, "cuBLASLt refused a product that it had planned");
-        return ERR_SYSTEM;
+    for (uint32_t block = 0; block < chain->blocks; block += route->gemm.shape.batch) {
+        const cu_pointer x = from + ((cu_pointer)block * chain->n + first) * chain->n;
+        const cu_pointer sums = chain->sums[lane] + (cu_pointer)block * route->width * chain->n * sizeof(int32_t);
+        if (gemm_run(&route->gemm, route->algorithm, chain->a, x, sums, chain->workspace[lane],
+                     backend->gpu.stream[lane]) != ERR_NONE) {
+            gpu_give_up(&backend->gpu, "cuBLASLt refused a product that it had planned");
+            return ERR_SYSTEM;
+        }
     }
     struct kernel_chain_epilogue epilogue = {.sums_at = chain->sums[lane],
                                              .next_at = to,

@@ -12,6 +12,7 @@
  *   FAKE_CUDA_ORDER     1: stream created first runs last
  *   FAKE_CUDA_FAIL      the k-th launch from now fails, and every call after it
  *   FAKE_CUDA_HANG      the k-th launch from now never ends
+ *   FAKE_CUDA_NO_BATCH  set: cuBLASLt has no batched products
  *   FAKE_CUDA_FLIP      a kernel's name: a bit of what its first pointer points at is wrong after each launch of it */
 #ifndef SLUICE_TESTS_FAKE_CUDA_H
 #define SLUICE_TESTS_FAKE_CUDA_H

@@ -229,14 +229,14 @@ static int is_known(const struct operation *operation, const struct layout *a, c
            a->batch == b->batch && b->batch == c->batch && a->stride == 0;
 }
 
-int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void *b, void *c, void *d, void *preference,
-                                   int count, struct result *ret, int *ret_count)
+int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, struct layout *b, void *c, void *d,
+                                   void *preference, int count, struct result *ret, int *ret_count)
 {
     LOCKED;
     (void)handle;
     (void)preference;
     *ret_count = 0;
-    if (c != d || !is_known(operation, a, b, c))
+    if (c != d || !is_known(operation, a, b, c) || (b->batch > 1 && getenv("FAKE_CUDA_NO_BATCH") != NULL))
         return NOT_SUPPORTED;
     for (; *ret_count < 3 && *ret_count < count; (*ret_count)++)
         ret[*ret_count] = (struct result){.algorithm = {0x10 + (uint64_t)*ret_count}, .workspace_bytes = 1024};

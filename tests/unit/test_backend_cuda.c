@@ -28,10 +28,10 @@ static struct fake_cuda_live live(void)
 struct knob {
     const char *name, *value;
 };
-static const char *const knob_names[] = {"FAKE_CUDA_DEVICES", "FAKE_CUDA_MEMORY",   "FAKE_CUDA_REAL",
-                                         "FAKE_CUDA_SMS",     "FAKE_CUDA_CC",       "FAKE_CUDA_ORDER",
-                                         "FAKE_CUDA_FAIL",    "FAKE_CUDA_HANG",     "FAKE_CUDA_NAME",
-                                         "SLUICE_LIBNVML",    "SLUICE_LIBCUBLASLT", "SLUICE_CUDA_ROUTE"};
+static const char *const knob_names[] = {
+    "FAKE_CUDA_DEVICES",  "FAKE_CUDA_MEMORY",  "FAKE_CUDA_REAL",    "FAKE_CUDA_SMS",  "FAKE_CUDA_CC",
+    "FAKE_CUDA_ORDER",    "FAKE_CUDA_FAIL",    "FAKE_CUDA_HANG",    "FAKE_CUDA_NAME", "SLUICE_LIBNVML",
+    "SLUICE_LIBCUBLASLT", "SLUICE_CUDA_ROUTE", "FAKE_CUDA_NO_BATCH"};
 
 /* A machine of that kind from now on. */
 static void machine(const struct knob *knobs, size_t count)
@@ -217,6 +217,18 @@ static void test_chain_library(void **state)
         assert_true(live().products > 0);
         pair_close(pair);
     }
+}
+
+static void test_chain_library_without_batches(void **state)
+{
+    (void)state;
+    MACHINE({"SLUICE_LIBCUBLASLT", LIBRARY}, {"FAKE_CUDA_NO_BATCH", "1"}, {"SLUICE_CUDA_ROUTE", "cublaslt_s8"});
+    const struct pair pair = pair_open();
+    assert_int_equal(probe_backend_cuda.warm(pair.cuda), ERR_NONE);
+    const unsigned products = live().products;
+    chain_compare(pair, 128, 3, 2, PROBE_ROUTE_CUBLASLT_S8);
+    assert_int_equal(live().products - products, 2 * 3 * 2); /* parts, blocks, steps */
+    pair_close(pair);
 }
 
 /* A chain, then tiles, then a chain in whose way the tiles are. */
@@ -432,6 +444,7 @@ int main(void)
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_chain_own),
         cmocka_unit_test(test_chain_library),
+        cmocka_unit_test(test_chain_library_without_batches),
         cmocka_unit_test(test_chain_takes_the_tiles_place),
         cmocka_unit_test(test_claim),
         cmocka_unit_test(test_less_memory_than_claimed),
