@@ -39,12 +39,15 @@ EMULATION := build/tests/cuda_emu/kernels.o build/tests/cuda_emu/emu.o
 FAKE_CUDA := build/tests/fake_cuda/libfake_cuda.so
 FAKED := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(shell grep -l fake_cuda/fake_cuda.h tests/unit/test_*.c 2>/dev/null))
 EMULATED := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(shell grep -l cuda_emu/emu.h tests/unit/test_*.c 2>/dev/null))
+ATTACKS := $(patsubst tests/attacks/%.c,$(BUILD)/attacks/%,$(wildcard tests/attacks/attack_*.c tests/attacks/cheat.c))
+ATTACK_PARTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(wildcard tests/attacks/attack_*.c) tests/attacks/cheat.c, \
+  $(wildcard tests/attacks/*.c)))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 LUA := $(wildcard */*.lua */*/*.lua)
 VENV := .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help all run test check check-asan check-tsan check-gpu integration lint format bench fuzz install deps clean
+.PHONY: help all run test check check-asan check-tsan check-gpu check-attacks integration lint format bench fuzz install deps clean
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(firstword $(MAKEFILE_LIST))
 
@@ -55,7 +58,7 @@ run: deps ## everything: dependencies, build, gateway, three local workers with 
 	@bash deploy/quickstart.sh
 
 test: deps ## everything: dependencies, build, all tests
-	@$(MAKE) --no-print-directory all check check-asan check-tsan integration lint
+	@$(MAKE) --no-print-directory all check check-asan check-tsan check-attacks integration lint
 	@FUZZ_RUNS=5000 $(MAKE) --no-print-directory fuzz
 
 deps: ## install what the build and the tests need (apt packages, Python venv for tests)
@@ -73,6 +76,9 @@ check-asan: ## unit tests under AddressSanitizer and UBSan
 
 check-tsan: ## unit tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory check BUILD=build-tsan OPT='-O1 -g' SAN='-fsanitize=thread'
+
+check-attacks: all $(ATTACKS) ## every cheat against the verifier: each caught within its bound, no honest one refused
+	@bash tests/attacks/run.sh $(BUILD)
 
 integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) $(BUILD)/admit ## pytest against real processes
 	@$(PY) -m pytest -q tests/integration $(PYTEST_ARGS)
@@ -156,6 +162,9 @@ $(EMULATED): $(EMULATION)
 $(BUILD)/tests/kernels_on_gpu: $(BUILD)/tests/unit/test_cuda_kernels.o $(BUILD)/tests/cuda_emu/on_gpu.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
 $(EMULATED): LDLIBS_ALL += -lstdc++
+$(BUILD)/attacks/%: $(BUILD)/tests/attacks/%.o $(ATTACK_PARTS) $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
