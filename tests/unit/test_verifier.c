@@ -452,6 +452,13 @@ static void the_network_has_a_floor(void **state)
     p.net_mbps = 110;
     play(&p);
     assert_int_equal(p.result, VERIFY_PASSED);
+    p.net_mbps = 99.5;
+    play(&p);
+    assert_int_equal(p.result, VERIFY_SLOW);
+    p.rtt_ns = 600 * NS_PER_US; /* a frame takes 83.9 ms at the floor, and 84.5 ms from there */
+    play(&p);
+    assert_string_equal(p.reason, "");
+    assert_int_equal(p.result, VERIFY_PASSED);
 }
 
 /* Work grows with the round trip, as far as it can; nothing is ever subtracted. */
