@@ -12,9 +12,9 @@
 EMBED(canary_lua, "gateway/canary.lua");
 REDIS_SCRIPT(canary_script, canary_lua);
 
-#define DELAY_NS (10 * NS_PER_S) /* at most, after the draw */
-#define SLOT_S "60"              /* between two canaries to one worker */
-#define KEPT_MOST "16"           /* of a model */
+#define DELAY_NS (5 * NS_PER_S) /* at most, after the draw */
+#define SLOT_S "60"             /* between two canaries to one worker */
+#define KEPT_MOST "16"          /* of a model */
 #define KEPT_S "86400"
 #define KEPT_BYTES_MAX ((size_t)128 << 10)
 #define FRESH_IN 4 /* one in so many is a new question though answers are known */
@@ -75,7 +75,16 @@ void canary_call(struct openai_checks *checks, struct str model)
 
 /* -- to whom -- */
 
-/* Of the model's workers that have a slot to spare one at random, or that one. MARKET_NONE: none. */
+static bool has_other_supplier(const struct market *market, const uint32_t *rows, size_t count)
+{
+    for (size_t i = 1; i < count; i++)
+        if (!str_eq(market_supplier(market, rows[i]), market_supplier(market, rows[0])))
+            return true;
+    return false;
+}
+
+/* Of the model's workers that have a slot to spare one at random, or that one. MARKET_NONE: none, or all are one
+ * operator's, whose answers nobody could confirm. */
 static uint32_t choose(const struct canaries *canaries, struct str model, const char *worker)
 {
     struct openai_checks *checks = canaries->checks;
@@ -84,7 +93,7 @@ static uint32_t choose(const struct canaries *canaries, struct str model, const 
     size_t count = 0, fitting = 0;
     uint32_t index = market_model(market, model, &target), chosen = MARKET_NONE;
     const uint32_t *rows = index == MARKET_NONE ? NULL : market_replicas(market, index, &count);
-    if (!checks->reactor->hub || checks->reactor->openai->queued > 0)
+    if (!checks->reactor->hub || checks->reactor->openai->queued > 0 || !has_other_supplier(market, rows, count))
         return MARKET_NONE;
     for (size_t i = 0; i < count; i++) {
         const struct worker *of = market_worker(market, rows[i]);

@@ -120,6 +120,7 @@ bool canary_read(struct str text, struct answer_check *check)
               buf_append_str(&check->plain, question) && buf_append_str(&peer->answer, answer) &&
               str_copy(peer->record.worker, sizeof(peer->record.worker), text_of(all, "worker")) &&
               str_copy(peer->record.supplier, sizeof(peer->record.supplier), text_of(all, "supplier"));
+    ok = ok && peer->record.worker[0] && peer->record.supplier[0];
     peer->is_good = ok;
     json_decref(all);
     return ok;

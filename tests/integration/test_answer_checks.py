@@ -223,3 +223,32 @@ def test_a_killed_gateway_refunds_once(make_gateway, make_operators):
     wait_until(lambda: total(tenant) == 100 - spent(tenant), 10, "all is settled")
     assert len(transfers(gateway, "refund")) >= 3  # a verdict is in the journal when it is counted
     expect_books(gateway)
+
+
+def test_canaries_watch_where_nothing_can_be_compared(make_gateway, make_operators):
+    gateway = make_gateway(config={"probes": {"check_answers": 0.3, "canaries": "on"}})
+    fleet = make_operators(gateway, 3)
+    tenant = gateway.tenant()
+    fleet.servers[0].fault(count=-1, say="lie")
+    made = 0
+
+    def call():
+        nonlocal made
+        made += 1
+        tenant.call("POST", "/v1/chat/completions", json=fleet.chat(temperature=0.7, user=str(made)))
+
+    def falls():
+        call()
+        return correctness(gateway, fleet, 0) > 0
+
+    wait_until(falls, 90, "the liar's correctness falls")
+    wait_until_idle(gateway)
+    assert [correctness(gateway, fleet, i) for i in (1, 2)] == [0, 0]
+    tenant.wait_rows(made)
+    assert not transfers(gateway, "refund")
+    expect_books(gateway)
+    own = [json.loads(r["body"]) for server in fleet.servers for r in server.requests()]
+    canaries = [b for b in own if b["temperature"] == 0]
+    assert len(own) == made + len(canaries)
+    plain = [b for b in canaries if "logprobs" not in b]
+    assert plain and all(set(b) == {"model", "messages", "temperature", "max_tokens"} for b in plain)
