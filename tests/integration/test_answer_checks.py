@@ -139,7 +139,8 @@ def test_a_liar_that_is_asked_for_a_check_harms_nobody(make_gateway, make_operat
     expect_books(gateway)
 
 
-def test_honest_workers_that_round_differently(make_gateway, make_operators):
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_honest_workers_that_round_differently(make_gateway, make_operators, path):
     """At one place two words are nearly as likely: each worker takes another one, and goes on from there."""
     gateway = make_gateway(config=CHECKED)
     fleet = make_operators(gateway, 3)
@@ -147,7 +148,15 @@ def test_honest_workers_that_round_differently(make_gateway, make_operators):
     fleet.servers[0].fault(count=-1, tie_at=2)
     fleet.servers[1].fault(count=-1, tie_at=4)
     numbers = iter(range(1000))
-    call_until(lambda: checks(gateway, "agreed") >= 6, lambda: ask(tenant, fleet, next(numbers) % 3, max_tokens=8))
+
+    def call():
+        number = next(numbers)
+        question = fleet.chat() if "chat" in path else {"model": fleet.model, "prompt": "hello there"}
+        question |= {"temperature": 0, "max_tokens": 8, "stream": bool(number % 2)}
+        answer = tenant.call("POST", path, json=question, headers={"x-sluice-region": f"r{number % 3}"})
+        assert answer.status_code == 200
+
+    call_until(lambda: checks(gateway, "agreed") >= 6, call)
     wait_until_idle(gateway)
     assert checks(gateway) == checks(gateway, "agreed")
     assert [correctness(gateway, fleet, i) for i in range(3)] == [0, 0, 0]
