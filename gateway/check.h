@@ -13,6 +13,8 @@
 #define CHECK_WAIT_NS (60 * NS_PER_S)      /* for a slot and an answer, each time */
 #define CHECK_LOOK_NS (250 * NS_PER_MS)    /* how often a slot is looked for */
 
+#define CHECK_FAILED_MAX 2
+
 /* One question to one worker. */
 struct check_ask {
     struct answer_check *check;
@@ -43,6 +45,8 @@ struct answer_check {
     struct buf plain;                 /* of a canary: as its original is asked */
     struct buf text;                  /* what the original said */
     struct check_ask asks[CHECK_PARTIES];
+    char failed[CHECK_FAILED_MAX][ID_TEXT_MAX]; /* workers that gave no answer: not asked again */
+    size_t failed_count;
     enum check_party asking;
     struct timer timer;
     int64_t deadline_ns;

@@ -27,6 +27,9 @@ static bool is_other(const struct answer_check *check, const struct market *mark
             (ask->worker && shares_block(market_worker(market, row), ask->worker)))
             return false;
     }
+    for (size_t i = 0; i < check->failed_count; i++)
+        if (str_eq(str_of(market_worker(market, row)->id), str_of(check->failed[i])))
+            return false;
     return true;
 }
 

@@ -257,18 +257,29 @@ static void judge(struct answer_check *check)
                                        answer_compare_both(check->kind, peer, referee))]);
 }
 
+/* Somebody else, or the same one when it was only busy. */
+static void ask_another(struct answer_check *check)
+{
+    struct loop *loop = check->checks->reactor->loop;
+    struct check_ask *ask = &check->asks[check->asking];
+    if (!ask->is_refused) {
+        if (check->asking == CHECK_ORIGINAL || check->failed_count == CHECK_FAILED_MAX) {
+            check_verdict(check, CHECK_INCONCLUSIVE);
+            return;
+        }
+        memcpy(check->failed[check->failed_count++], ask->record.worker, ID_TEXT_MAX);
+    }
+    check_ask_free(ask);
+    timer_set(loop, &check->timer, loop_now(loop) + CHECK_LOOK_NS);
+}
+
 void check_answered(struct answer_check *check)
 {
     struct loop *loop = check->checks->reactor->loop;
     struct check_ask *ask = &check->asks[check->asking];
     timer_clear(loop, &check->timer);
-    if (ask->is_refused && !ask->is_good) { /* somebody else, or later */
-        check_ask_free(ask);
-        timer_set(loop, &check->timer, loop_now(loop) + CHECK_LOOK_NS);
-        return;
-    }
     if (!ask->is_good) {
-        check_verdict(check, CHECK_INCONCLUSIVE);
+        ask_another(check);
         return;
     }
     switch (check->asking) {

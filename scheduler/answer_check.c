@@ -129,7 +129,8 @@ bool answer_replay(enum answer_kind kind, struct str body, bool with_logprobs, s
         is_first = false;
     }
     if (with_logprobs)
-        more = kind == ANSWER_CHAT ? STR(",\"logprobs\":true,\"top_logprobs\":5") : STR(",\"logprobs\":5");
+        more = kind == ANSWER_CHAT ? STR("\"logprobs\":true,\"top_logprobs\":5") : STR("\"logprobs\":5");
+    ok = ok && (is_first || !more.len || buf_append(ret, ",", 1));
     return ok && buf_append_str(ret, more) && buf_append(ret, "}", 1);
 }
 

@@ -177,6 +177,19 @@ def test_no_evidence_no_verdict(make_gateway, make_operators):
     assert [correctness(gateway, fleet, i) for i in range(3)] == [0, 0, 0]
 
 
+def test_a_worker_that_does_not_answer_is_passed_over(make_gateway, make_operators):
+    gateway = make_gateway(config=CHECKED)
+    fleet = make_operators(gateway, 4)
+    tenant = gateway.tenant()
+    fleet.servers[0].fault(count=-1, say="lie")
+    fleet.servers[3].fault(count=-1, status=400, body="{}")
+    call_until(lambda: checks(gateway, "original_wrong") >= 4, lambda: ask(tenant, fleet, 0))
+    wait_until_idle(gateway)
+    assert checks(gateway) == checks(gateway, "original_wrong")
+    assert [correctness(gateway, fleet, i) for i in (1, 2, 3)] == [0, 0, 0]
+    assert fleet.servers[3].requests()
+
+
 def test_two_operators_cannot_judge(make_gateway, make_operators):
     gateway = make_gateway(config=CHECKED)
     fleet = make_operators(gateway, 2)

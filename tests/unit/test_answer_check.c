@@ -70,6 +70,8 @@ static void asks_again_the_same(void **state)
     expect_replay(ANSWER_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":2,\"str\\u0065am\":true}", true,
                   "{\"prompt\":\"x\",\"logprobs\":5}");
     expect_replay(ANSWER_CHAT, "{\"top_logprobs\":20,\"logprobs\":true,\"seed\":7}", false, "{\"seed\":7}");
+    expect_replay(ANSWER_CHAT, "{}", true, "{\"logprobs\":true,\"top_logprobs\":5}");
+    expect_replay(ANSWER_CHAT, "{\"stream\":true}", false, "{}");
     buf_init(&small, 8);
     assert_false(answer_replay(ANSWER_CHAT, STR("{\"model\":\"abcdef\"}"), true, &small));
     buf_free(&small);
