@@ -206,6 +206,8 @@ static void run_send(void *arg)
     const struct h2_request request = {
         .method = STR("POST"), .path = STR("/sluice/probe"), .headers = headers, .header_count = 1, .body = frame};
     session->sent_ns = clock_mono_ns();
+    if (session->send.is_slotted && !session->is_last)
+        log_debug(&(struct log_ctx){.worker = session->worker->id}, "challenged in its slot");
     if (hub_request(session->reactor->hub, session->worker, &request, &ops, session, &session->stream) != ERR_NONE) {
         return_back(session, REPLY_LOST);
         return;

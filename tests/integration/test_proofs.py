@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from datetime import datetime
 
 import pytest
 
@@ -134,6 +135,15 @@ def test_an_operators_gpus_are_challenged_at_once(gateway_of_gpus, gpu_worker):
     ids = [gpu_worker(gateway, number=n).id for n in (1, 2, 3)]
     sizes = lambda: [int(n) for n in re.findall(r"(\d+) devices are challenged at once", gateway.log())]
     wait_until(lambda: sizes().count(3) >= 2, 90, "all three challenged at once, twice")
+    # What "at once" came to: each time that three were let go, three challenges left within 20 ms.
+    lines = [json.loads(line) for line in gateway.log().splitlines() if line.startswith("{")]
+    at_ms = lambda line: datetime.fromisoformat(line["time"].replace("Z", "+00:00")).timestamp() * 1000
+    spans = []
+    for i, line in enumerate(lines):
+        if line["message"] == "3 devices are challenged at once":
+            sent = [at_ms(other) for other in lines[i:] if other["message"] == "challenged in its slot"][:3]
+            spans.append(max(sent) - min(sent) if len(sent) == 3 else 0)
+    assert sorted(spans)[len(spans) // 2] <= 20, spans
     assert all(gateway.worker(i)["state"] == "ready" for i in ids)
 
 
