@@ -312,6 +312,13 @@ static struct reactor *linked_reactor(const struct control *control, const struc
     return NULL;
 }
 
+/* It was admitted under the key and driver that its summary holds; whether it is still the same shows at its hello. */
+static bool run_is_known(const struct registry_entry *entry)
+{
+    const struct worker_record *record = &entry->record;
+    return record->proof.at_ms && record->proof.gpu[0] && record->admission.admitted_at_ms;
+}
+
 static enum error device_open(struct probe_run *run, struct proof_device *device, const struct registry_entry *entry)
 {
     static const struct proof_events events = {on_hello, on_slotted, on_done, on_told};
@@ -321,11 +328,12 @@ static enum error device_open(struct probe_run *run, struct proof_device *device
     bool is_first = run->purpose == VERIFY_ADMISSION || !proof->at_ms || !proof->gpu[0];
     const struct verify_options verify = {
         .purpose = run->purpose,
+        .proven_gpu = run_is_known(entry) ? str_of(proof->gpu) : (struct str){NULL, 0},
         .gpu = device->gpu,
         .catalogue = control->catalogue,
         .pool = control->chain_pool,
         .claimed_gpu = str_of(is_first ? record->gpu : proof->gpu),
-        .self = run->purpose == VERIFY_LEASE ? entry->lease_self : (struct proven){0},
+        .self = entry->lease_self,
     };
     const struct proof_session_options options = {.loop = control->loop,
                                                   .pool = control->pool,

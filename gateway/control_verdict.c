@@ -91,7 +91,7 @@ static bool is_another(const struct probe_run *run, const struct worker_proof *p
 {
     char key[sizeof(proof->worker_key)];
     crypto_hex(report->worker_key, sizeof(report->worker_key), key);
-    return run->purpose != VERIFY_ADMISSION && proof->at_ms &&
+    return report->purpose != VERIFY_ADMISSION && proof->at_ms &&
            (strcmp(proof->worker_key, key) != 0 || strcmp(proof->driver, report->claim.driver) != 0 ||
             (run->device_count == 1 && strcmp(proof->uuid_sha256, uuid_sha256) != 0));
 }
@@ -168,7 +168,7 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
     const struct gpu_class *claimed = catalogue_find(run->control->catalogue, str_of(entry->record.gpu));
     *proof = *before;
     proof->at_ms = clock_wall_ms();
-    proof->purpose = run->purpose;
+    proof->purpose = report->purpose;
     snprintf(proof->driver, sizeof(proof->driver), "%s", report->claim.driver);
     crypto_hex(report->worker_key, sizeof(report->worker_key), proof->worker_key);
     crypto_hex(report->exchange_key, sizeof(report->exchange_key), proof->exchange_key);
@@ -177,10 +177,10 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
     uuid_digest(report, proof->uuid_sha256);
     proof->devices = run->device_count;
     verdict->has_proof = true;
-    if (run->purpose == VERIFY_LEASE)
+    if (report->purpose == VERIFY_LEASE)
         return; /* small work beside a job says nothing of the class */
     const struct gpu_class *class = report->proven_class;
-    if (run->purpose == VERIFY_ADMISSION || (class && strcmp(class->name, proof->gpu) != 0)) {
+    if (report->purpose == VERIFY_ADMISSION || (class && strcmp(class->name, proof->gpu) != 0)) {
         snprintf(proof->gpu, sizeof(proof->gpu), "%s", class ? class->name : "unknown");
         proof->proven = report->proven;
         proof->class_vram_gib = class ? class->vram_gib : 0;
@@ -189,7 +189,7 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
         proof->performance = report->performance;
         proof->claimed_performance = claimed ? proven_performance(claimed, &report->proven) : 1;
     }
-    if (run->purpose == VERIFY_SPOT) {
+    if (report->purpose == VERIFY_SPOT) {
         proof->proven.pass_gbps = report->proven.pass_gbps > 0 ? report->proven.pass_gbps : proof->proven.pass_gbps;
         proof->proven.chain_tops = report->proven.chain_tops > 0 ? report->proven.chain_tops : proof->proven.chain_tops;
         proof->ratio = report->ratio;
@@ -201,7 +201,7 @@ static void judge_passed(struct control_verdict *verdict, const struct probe_run
 {
     summarise(verdict, run, report, entry);
     verdict->event = ADMISSION_PROBE_GOOD;
-    verdict->evidence = reputation_of_proof(run->purpose, report->credit, report->rtt_ns > 0);
+    verdict->evidence = reputation_of_proof(report->purpose, report->credit, report->rtt_ns > 0);
     const char *claimed = entry->record.gpu, *gpu = verdict->proof.gpu;
     if (run->control->settings->probes.mismatch == MISMATCH_SUSPEND && strcmp(claimed, gpu) != 0) {
         verdict->event = ADMISSION_PROBE_SLOW;
@@ -222,6 +222,11 @@ static void judge(struct control_verdict *verdict, struct probe_run *run, struct
         snprintf(verdict->reason, sizeof(verdict->reason), "%s", run->refusal);
         return;
     }
+    if (report && report->is_occupied) {
+        verdict->event = ADMISSION_PROBE_LATE; /* suspended, and tried again later; no evidence of anything */
+        snprintf(verdict->reason, sizeof(verdict->reason), "%s", report->reason);
+        return;
+    }
     entry->lost_runs = result == VERIFY_LOST || result == VERIFY_OPEN ? entry->lost_runs + 1 : 0;
     if (entry->lost_runs > LOST_RUNS_MAX)
         result = VERIFY_LATE;
@@ -234,15 +239,15 @@ static void judge(struct control_verdict *verdict, struct probe_run *run, struct
         break;
     case VERIFY_SLOW:
         verdict->event = ADMISSION_PROBE_SLOW;
-        verdict->evidence = reputation_of_proof(run->purpose, report->credit, report->rtt_ns > 0);
+        verdict->evidence = reputation_of_proof(report->purpose, report->credit, report->rtt_ns > 0);
         break;
     case VERIFY_WRONG:
         verdict->event = ADMISSION_PROBE_WRONG;
-        verdict->evidence = reputation_of_wrong(run->purpose);
+        verdict->evidence = reputation_of_wrong(report->purpose);
         break;
     case VERIFY_LATE:
         verdict->event = ADMISSION_PROBE_LATE;
-        verdict->evidence = reputation_of_late(run->purpose);
+        verdict->evidence = reputation_of_late(report->purpose);
         break;
     case VERIFY_LOST:
     case VERIFY_OPEN:
@@ -262,10 +267,8 @@ static bool is_worth_a_receipt(const struct verify_report *report)
 static void make_receipts(struct control_verdict *verdict, const struct probe_run *run,
                           const struct registry_entry *entry)
 {
-    struct receipt_facts facts = {.worker = str_of(run->worker->id),
-                                  .gateway = str_of(run->control->gateway->id),
-                                  .purpose = run->purpose,
-                                  .at_ms = clock_wall_ms()};
+    struct receipt_facts facts = {
+        .worker = str_of(run->worker->id), .gateway = str_of(run->control->gateway->id), .at_ms = clock_wall_ms()};
     memcpy(facts.previous, entry->record.proof.receipt_sha256, sizeof(facts.previous));
     for (unsigned i = 0; i < run->device_count; i++) {
         const struct verify_report *report = run_report(run, i);
@@ -274,6 +277,7 @@ static void make_receipts(struct control_verdict *verdict, const struct probe_ru
         buf_init(text, RECEIPT_MAX);
         if (!is_worth_a_receipt(report))
             continue;
+        facts.purpose = report->purpose;
         if (receipt_make(&facts, report, run->control->proof_key, text) != ERR_NONE) {
             log_error(&(struct log_ctx){.worker = run->worker->id}, "cannot make a receipt");
             buf_free(text);
@@ -374,7 +378,7 @@ static void on_stored(void *ctx, enum error error)
         else if (verdict->receipt_count > 0)
             memcpy(entry->record.proof.receipt_sha256, verdict->proof.receipt_sha256,
                    sizeof(entry->record.proof.receipt_sha256));
-        if (run->purpose == VERIFY_LEASE && verdict->event == ADMISSION_PROBE_GOOD)
+        if (verdict->event == ADMISSION_PROBE_GOOD && worst_report(run)->purpose == VERIFY_LEASE)
             entry->lease_self = worst_report(run)->proven;
         log_verdict(run);
         control_market_check(control, entry);
@@ -401,6 +405,7 @@ static void decide(struct probe_run *run, struct registry_entry *entry)
     struct control_verdict *verdict = run->verdict;
     const struct admission_policy policy = control_admission_policy(control);
     struct reputation reputation = entry->record.reputation;
+    const struct verify_report *worst = worst_report(run);
     int64_t now_ms = clock_wall_ms();
     verdict->proof = entry->record.proof;
     judge(verdict, run, entry);
@@ -411,6 +416,7 @@ static void decide(struct probe_run *run, struct registry_entry *entry)
                                         .random = control_fresh_bits(),
                                         .gateway = control_gateway_hash(control),
                                         .score = reputation_bound(&reputation, now_ms),
+                                        .purpose = worst ? worst->purpose : VERIFY_LEASE,
                                         .reason = str_of(verdict->reason)};
     verdict->admission = run->claim;
     (void)admission_step(&verdict->admission, &news, &policy);

@@ -26,6 +26,13 @@ static int64_t thread_cpu_ns(void)
     return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
+const struct verify_step *const *verify_steps_of(enum verify_purpose purpose)
+{
+    return purpose == VERIFY_ADMISSION ? verify_admission_steps
+           : purpose == VERIFY_SPOT    ? verify_spot_steps
+                                       : verify_lease_steps;
+}
+
 enum error verify_open(const struct verify_options *options, struct verify_session **ret)
 {
     assert(options->catalogue && options->pool && options->gpu < PROBE_DEVICES_MAX);
@@ -36,13 +43,15 @@ enum error verify_open(const struct verify_options *options, struct verify_sessi
     session->options.claimed_gpu = (struct str){session->claimed_gpu, 0};
     if (str_copy(session->claimed_gpu, sizeof(session->claimed_gpu), options->claimed_gpu))
         session->options.claimed_gpu.len = options->claimed_gpu.len; /* a longer one is no class's */
+    session->options.proven_gpu = (struct str){session->proven_gpu, 0};
+    if (str_copy(session->proven_gpu, sizeof(session->proven_gpu), options->proven_gpu))
+        session->options.proven_gpu.len = options->proven_gpu.len;
     if (options->expect_key) {
         memcpy(session->expect_key, options->expect_key, sizeof(session->expect_key));
         session->options.expect_key = session->expect_key;
     }
-    session->step = options->purpose == VERIFY_ADMISSION ? verify_admission_steps
-                    : options->purpose == VERIFY_SPOT    ? verify_spot_steps
-                                                         : verify_lease_steps;
+    session->report.purpose = options->purpose;
+    session->step = verify_steps_of(options->purpose);
     session->sizes = &session->guess; /* until HELLO tells the class */
     buf_init(&session->frame, PROBE_FRAME_MAX);
     buf_init(&session->sealed, PROBE_SEALED_MAX);

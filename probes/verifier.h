@@ -40,6 +40,8 @@ struct verify_step_report { /* one challenge's */
 
 struct verify_report {
     enum verify_result result;
+    enum verify_purpose purpose; /* less than was asked for when the device's memory is in use: see verify_options */
+    bool is_occupied;            /* lost, because a first proof wants memory that is in use, as the worker says */
     char reason[96]; /* "" when passed; what failed, for people: "pass: tile 17 of pass 2 is not what was asked for" */
     uint8_t worker_key[32], exchange_key[32], host_id[32];
     bool has_hello;
@@ -58,11 +60,15 @@ struct verify_report {
     int64_t cpu_ns; /* spent in this session's calls */
 };
 
+/* A worker tells how much memory is free. A first proof wants all of it; one of a device that has proven itself before
+ * (proven_gpu) takes what there is: from an admission it shrinks to a spot check, from that to a check beside a lease.
+ */
 struct verify_options {
     enum verify_purpose purpose;
     unsigned gpu;
     const struct catalogue *catalogue;
     struct chain_pool *pool;
+    struct str proven_gpu;     /* what it proved to be before, under the same key, device and driver; absent: nothing */
     struct str claimed_gpu;    /* what the worker registered as; "" for none. Sizes only: the numbers decide */
     const uint8_t *expect_key; /* 32 bytes: the key that this worker proved with before; NULL: any */
     uint64_t free_bytes;       /* VERIFY_LEASE: at most that much memory; 0: the device's own claim */

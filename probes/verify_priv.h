@@ -35,8 +35,8 @@ struct verify_net { /* both directions; the slower one counts */
 };
 
 struct verify_session {
-    struct verify_options options; /* claimed_gpu and expect_key point into this session */
-    char claimed_gpu[CATALOGUE_NAME_MAX];
+    struct verify_options options; /* its views point into this session */
+    char claimed_gpu[CATALOGUE_NAME_MAX], proven_gpu[CATALOGUE_NAME_MAX];
     uint8_t expect_key[PROBE_KEY_BYTES];
 
     struct verify_report report;
@@ -73,9 +73,15 @@ struct verify_session {
 enum verify_check verify_fail(struct verify_session *session, enum verify_result result, const char *format, ...)
     PRINTF_LIKE(3, 4);
 
+/* The steps of a purpose, for session->step. */
+const struct verify_step *const *verify_steps_of(enum verify_purpose purpose);
+
 /* -- verify_size.c: how much is asked for -- */
 /* After HELLO: the class to size by. */
 void verify_choose_class(struct verify_session *session);
+/* After that: does the work fit into the memory that is free? A smaller purpose is chosen where that is allowed; false:
+ * a first proof does not fit, and the session has failed. */
+bool verify_fit(struct verify_session *session);
 void verify_choose_rtt(struct verify_session *session); /* the median of the pings */
 uint64_t verify_fill_tiles(const struct verify_session *session);
 uint32_t verify_passes(const struct verify_session *session);

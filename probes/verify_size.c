@@ -61,6 +61,49 @@ void verify_choose_class(struct verify_session *session)
     }
 }
 
+static uint64_t chain_bytes(struct chain_shape shape);
+static uint64_t whole_memory(const struct verify_session *session);
+
+/* What a purpose wants at once: the chain comes when the tiles are gone, or makes them go. */
+static uint64_t wanted(const struct verify_session *session, enum verify_purpose purpose)
+{
+    const struct gpu_class *class = session->sizes;
+    const bool is_spot = purpose == VERIFY_SPOT;
+    uint64_t fill = is_spot ? class->spot_fill_bytes : class->admission_fill_bytes;
+    const uint64_t chain = chain_bytes(is_spot ? class->spot_chain : class->admission_chain);
+    if (!is_spot && !fill)
+        fill = whole_memory(session);
+    return fill > chain ? fill : chain;
+}
+
+static void shrink(struct verify_session *session, enum verify_purpose purpose)
+{
+    session->options.purpose = session->report.purpose = purpose;
+    session->options.claimed_gpu = session->options.proven_gpu;
+    session->step = verify_steps_of(purpose); /* HELLO is the first of each */
+    verify_choose_class(session);
+}
+
+bool verify_fit(struct verify_session *session)
+{
+    const uint64_t free_bytes = session->report.claim.free_bytes;
+    if (session->is_cpu || !free_bytes) /* not known: FILL will tell */
+        return true;
+    const bool is_known = session->options.proven_gpu.len > 0;
+    if (session->options.purpose == VERIFY_ADMISSION && wanted(session, VERIFY_ADMISSION) > free_bytes) {
+        if (!is_known) {
+            session->report.is_occupied = true;
+            verify_fail(session, VERIFY_LOST, "only %.1f of %.1f GiB are free; a first proof wants the memory",
+                        (double)free_bytes / GIB, (double)session->report.claim.vram_bytes / GIB);
+            return false;
+        }
+        shrink(session, VERIFY_SPOT);
+    }
+    if (session->options.purpose == VERIFY_SPOT && is_known && wanted(session, VERIFY_SPOT) > free_bytes / 10 * 9)
+        shrink(session, VERIFY_LEASE);
+    return true;
+}
+
 void verify_choose_rtt(struct verify_session *session)
 {
     int64_t *rtts = session->rtts_ns;

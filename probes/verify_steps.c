@@ -90,6 +90,8 @@ static enum verify_check hello_check(struct verify_session *session, const struc
     const char *contradiction = claim_contradiction(session->options.catalogue, &report->claim);
     if (contradiction)
         return verify_fail(session, VERIFY_WRONG, "%s", contradiction);
+    if (!verify_fit(session))
+        return VERIFY_CHECK_END;
     finish(session);
     return VERIFY_CHECK_NEXT;
 }

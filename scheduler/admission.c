@@ -170,7 +170,7 @@ static void pass(struct admission *admission, const struct admission_news *news,
         admission->next_probe_at_ms = news->now_ms + RETEST_MS;
         return;
     }
-    if (admission->next_purpose == VERIFY_ADMISSION)
+    if (news->purpose == VERIFY_ADMISSION)
         admission->admitted_at_ms = news->now_ms;
     admission->state = ADMISSION_READY;
     admission->next_purpose = VERIFY_SPOT;

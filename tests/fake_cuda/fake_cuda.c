@@ -44,7 +44,7 @@ static const struct kernel_row {
 
 static struct {
     int devices, sms, cc, machine;
-    uint64_t memory, real;
+    uint64_t memory, real, used;
     bool is_reversed, is_failed, is_hung;
     long fail_at, hang_at;
     char name[64], flipped[64];
@@ -247,7 +247,8 @@ int cuInit(unsigned flags)
     fake.cc = (int)number("FAKE_CUDA_CC", 90);
     fake.machine = (int)number("FAKE_CUDA_MACHINE", 1);
     fake.memory = number("FAKE_CUDA_MEMORY", (uint64_t)64 << 20);
-    fake.real = number("FAKE_CUDA_REAL", fake.memory);
+    fake.used = number("FAKE_CUDA_USED", 0);
+    fake.real = number("FAKE_CUDA_REAL", fake.memory) - fake.used;
     fake.fail_at = (long)number("FAKE_CUDA_FAIL", 0);
     fake.hang_at = (long)number("FAKE_CUDA_HANG", 0);
     fake.is_reversed = number("FAKE_CUDA_ORDER", 0) == 1;
@@ -431,7 +432,8 @@ int cuMemGetInfo_v2(size_t *ret_free, size_t *ret_total)
 {
     LOCKED;
     *ret_total = fake.memory;
-    *ret_free = fake.memory > fake.live.bytes ? fake.memory - fake.live.bytes : 0;
+    uint64_t taken = fake.live.bytes + fake.used;
+    *ret_free = fake.memory > taken ? fake.memory - taken : 0;
     return state();
 }
 

@@ -7,6 +7,7 @@
  * Read at cuInit from the environment, which tests set:
  *   FAKE_CUDA_DEVICES   devices (1)             FAKE_CUDA_NAME    their name ("NVIDIA Fake")
  *   FAKE_CUDA_MEMORY    bytes claimed (64 MiB)  FAKE_CUDA_REAL    bytes there really are (as claimed)
+ *   FAKE_CUDA_USED  bytes that somebody else has (0)
  *   FAKE_CUDA_SMS       multiprocessors (4)     FAKE_CUDA_CC      compute capability (90)
  *   FAKE_CUDA_MACHINE   0..255, its GPUs' UUIDs differ from another's (1)
  *   FAKE_CUDA_ORDER     1: stream created first runs last

@@ -59,9 +59,9 @@ def gpu_worker(make_server, tmp_path):
     """Workers on fake GPUs. Each number is another machine: its GPUs have other UUIDs."""
     made = []
 
-    def make(gateway, number=1, devices=1, wait=True, **options):
+    def make(gateway, number=1, devices=1, wait=True, used=0, **options):
         probe = tmp_path / f"probe-{number}-{devices}"
-        probe.write_text(f"#!/bin/sh\nexport SLUICE_LIBCUDA={FAKE} FAKE_CUDA_MEMORY={4 << 20} FAKE_CUDA_REAL={(4 << 20) * devices} FAKE_CUDA_DEVICES={devices} FAKE_CUDA_MACHINE={number} FAKE_CUDA_SMS=4\n"
+        probe.write_text(f"#!/bin/sh\nexport SLUICE_LIBCUDA={FAKE} FAKE_CUDA_MEMORY={4 << 20} FAKE_CUDA_REAL={(4 << 20) * devices} FAKE_CUDA_DEVICES={devices} FAKE_CUDA_MACHINE={number} FAKE_CUDA_SMS=4 FAKE_CUDA_USED={used}\n"
                          f"exec {harness.BUILD}/sluice-probe \"$@\"\n")
         probe.chmod(0o755)
         server = make_server(models=[harness.new_model_name()])
@@ -154,3 +154,28 @@ def test_a_proof_is_asked_for_now(gateway_of_gpus, gpu_worker):
     found = wait_until(lambda: (r := receipts(gateway, worker.id)) and len(r) == 2 and r, 30, "a second receipt")
     assert [r["purpose"] for r in found] == ["spot", "admission"] and found[0]["result"] == "passed"
     assert gateway.admin("POST", "/api/v1/workers/wrk_00000000000000000000000000/proofs").status_code == 404
+
+
+def test_memory_in_use_is_no_lie(gateway_of_gpus, gpu_worker, tmp_path):
+    """A first proof waits for the memory; later ones take what a loaded model leaves."""
+    gateway = gateway_of_gpus()
+    worker = gpu_worker(gateway, used=3 << 20, wait=False)
+    row = wait_until(lambda: next((w for w in gateway.workers() if w["state"] == "suspended"), None), 30, "suspended")
+    worker.id = row["id"]
+    assert "are free" in row["reason"] and row["banned_until"] is None
+    assert receipts(gateway, worker.id) == []
+    script = tmp_path / "probe-1-1"
+    full = script.read_text()
+    worker.stop()
+    script.write_text(full.replace(f"FAKE_CUDA_USED={3 << 20}", "FAKE_CUDA_USED=0"))
+    worker.start(wait=False)
+    worker.wait_state("ready", 60)
+    # The model is loaded now, and the gateway asks again: less, and nobody is suspended for it.
+    worker.stop()
+    script.write_text(full)
+    worker.start(wait=False)
+    worker.wait_state("ready")
+    gateway.admin("POST", f"/api/v1/workers/{worker.id}/proofs", 202)
+    found = wait_until(lambda: (r := receipts(gateway, worker.id)) and len(r) == 2 and r, 30, "a second receipt")
+    assert [(r["purpose"], r["result"]) for r in found] == [("lease", "passed"), ("admission", "passed")]
+    assert gateway.worker(worker.id)["state"] == "ready" and gateway.worker(worker.id)["gpu"] == CLASS

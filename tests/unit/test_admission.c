@@ -98,6 +98,33 @@ static void probed_again(void **state)
     assert_int_equal(admission.next_purpose, VERIFY_ADMISSION);
 }
 
+static void prove(struct admission *admission, enum verify_purpose purpose, int64_t now_ms)
+{
+    const struct admission_news news = {
+        .event = ADMISSION_PROBE_GOOD, .now_ms = now_ms, .random = 1, .gateway = 1, .score = 1, .purpose = purpose};
+    (void)admission_step(admission, &news, &policy);
+}
+
+/* Its memory was in use: it stays ready, and the whole is due until it comes. */
+static void less_than_due_leaves_the_whole_due(void **state)
+{
+    (void)state;
+    struct admission admission = ready_at(T);
+    int64_t now = T + DAY_MS;
+    for (int i = 0; i < 3; i++) {
+        now = admission.next_probe_at_ms > now ? admission.next_probe_at_ms : now;
+        assert_int_equal(step(&admission, ADMISSION_TICK, now), ADMISSION_SEND_PROBE);
+        assert_int_equal(admission.next_purpose, VERIFY_ADMISSION);
+        prove(&admission, i % 2 ? VERIFY_SPOT : VERIFY_LEASE, now);
+        assert_true(admission_is_ready(&admission));
+        assert_int_equal(admission.admitted_at_ms, T);
+    }
+    now = admission.next_probe_at_ms;
+    assert_int_equal(step(&admission, ADMISSION_TICK, now), ADMISSION_SEND_PROBE);
+    prove(&admission, VERIFY_ADMISSION, now);
+    assert_int_equal(admission.admitted_at_ms, now);
+}
+
 static void whole_again_after_a_day(void **state)
 {
     (void)state;
@@ -107,7 +134,7 @@ static void whole_again_after_a_day(void **state)
         now = admission.next_probe_at_ms;
         assert_int_equal(step(&admission, ADMISSION_TICK, now), ADMISSION_SEND_PROBE);
         assert_int_equal(admission.next_purpose, now < T + DAY_MS ? VERIFY_SPOT : VERIFY_ADMISSION);
-        step(&admission, ADMISSION_PROBE_GOOD, now);
+        prove(&admission, admission.next_purpose, now);
         assert_int_equal(admission.admitted_at_ms, now < T + DAY_MS ? T : now);
         now = admission.next_probe_at_ms < T + DAY_MS ? now : T + DAY_MS;
     }
@@ -384,6 +411,7 @@ int main(void)
         cmocka_unit_test(passes),
         cmocka_unit_test(probed_again),
         cmocka_unit_test(whole_again_after_a_day),
+        cmocka_unit_test(less_than_due_leaves_the_whole_due),
         cmocka_unit_test(wanted_and_changed),
         cmocka_unit_test(pauses_double),
         cmocka_unit_test(lost_probe_of_a_newcomer),
