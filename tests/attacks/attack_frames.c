@@ -4,6 +4,7 @@
 #include "core/clock.h"
 #include "core/crypto.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -459,6 +460,29 @@ static void openings_are_drawn_once(void)
     contest_close(&contest);
 }
 
+/* Two hundred sessions with what is no frame: the memory in use is what it was. */
+static void nothing_lasts(void)
+{
+    const size_t count = sizeof(attacks) / sizeof(attacks[0]);
+    size_t before = 0;
+    unsigned sessions = 0;
+    for (unsigned round = 0; round < 2; round++) {
+        before = mallinfo2().uordblks; /* the first round warms up what libraries keep */
+        for (sessions = 0; sessions < 200;)
+            for (size_t i = 0; i < count; i++) {
+                struct strike with = {.ask = attacks[i].ask, .change = attacks[i].change};
+                struct verify_report report;
+                if (!attacks[i].is_no_frame)
+                    continue;
+                run(&with, &report);
+                sessions++;
+            }
+    }
+    const size_t after = mallinfo2().uordblks;
+    printf("After %u more such sessions %zu bytes more were in use.\n", sessions, after > before ? after - before : 0);
+    is_right &= after <= before + 4096;
+}
+
 int main(void)
 {
     const char *text = getenv("ATTACK_TRIALS");
@@ -473,6 +497,7 @@ int main(void)
     openings_are_drawn_once();
     printf("What is no frame cost the verifier at most %.3f ms of CPU.\n", (double)most_cpu_ns / 1e6);
     is_right &= most_cpu_ns < 10 * NS_PER_MS;
+    nothing_lasts();
     world_close(&world);
     return is_right ? 0 : 1;
 }

@@ -33,6 +33,7 @@ WRONG = {
     "garbage": "no frame of the protocol",
     "oversize": "no frame of the protocol",
 }
+MUTE = {"half-frame", "garbage", "oversize"}  # without a hello nobody knows their keys
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,6 +74,10 @@ def bans(gateway):
     return gateway.admin_ok("GET", "/api/v1/admin/bans")["data"]
 
 
+def is_banned(gateway, worker):
+    return (gateway.worker(worker.id)["reason"] or "").startswith("banned until")
+
+
 def cpu_seconds(gateway):
     fields = open(f"/proc/{gateway.pid}/stat").read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -91,8 +96,10 @@ def test_every_cheat_is_banned_and_never_called(make_gateway, make_server, make_
         suspended = worker.wait_state("suspended", 60)
         assert re.search(WRONG[name], suspended["reason"]), f"{name}: {suspended['reason']}"
         assert post() == 200
-    # Two re-tests, a second apart, and it is out for a month, by its key.
-    wait_until(lambda: {w.id for w in workers.values()} <= {b["worker"] for b in bans(gateway)}, 60, "all are banned")
+    # The second failure, a second later, and it is out for a month, by its key; those that never said a word have none.
+    wait_until(lambda: all(is_banned(gateway, w) for w in workers.values()), 60, "all are banned")
+    keys = {w.id for name, w in workers.items() if name not in MUTE}
+    wait_until(lambda: keys == {b["worker"] for b in bans(gateway)}, 10, "their keys are banned")
     assert all(b["until_at"] - b["at"] > 29 * 86400 * 1000 for b in bans(gateway))
     for _ in range(5):
         assert post() == 200
@@ -129,21 +136,20 @@ def test_a_ban_stays_with_the_key(make_gateway, make_server, make_worker, cheats
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", ["garbage", "oversize", "half-frame"])
 def test_garbage_costs_little(make_gateway, make_server, cheats, name):
-    """Each worker is looked at three times, and then banned. Afterwards nothing of it is left."""
+    """Each worker is looked at twice, and then banned. Afterwards nothing of it is left."""
     gateway = make_gateway()
     server = make_server(models=[harness.new_model_name()])
-    count = 8
+    count = 20 if name == "garbage" else 8
     done = lambda: gateway.metric("sluice_proofs_total", result="wrong")
     first = cheats(gateway, server, [name])[name]
-    wait_until(lambda: len(bans(gateway)) == 1, 60, "the first is banned")
+    wait_until(lambda: is_banned(gateway, first), 60, "the first is banned")
     first.kill()
     attempts, rss = done(), harness.rss_kib(gateway.pid)
     checked, cpu = gateway.metric("sluice_proof_cpu_seconds_total", work="check"), cpu_seconds(gateway)
-    for n in range(count):
-        cheats(gateway, server, [name])[name].process  # all at once
-    wait_until(lambda: len(bans(gateway)) == count + 1, 120, "all are banned")
+    workers = [cheats(gateway, server, [name])[name] for _ in range(count)]
+    wait_until(lambda: all(is_banned(gateway, w) for w in workers), 120, "all are banned")
     attempts = done() - attempts
-    assert attempts >= 3 * count
+    assert attempts >= 2 * count
     checked = (gateway.metric("sluice_proof_cpu_seconds_total", work="check") - checked) / attempts
     all_of_it = (cpu_seconds(gateway) - cpu) / attempts
     grown = harness.rss_kib(gateway.pid) - rss
