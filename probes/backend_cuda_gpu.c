@@ -102,7 +102,7 @@ void gpu_close(struct gpu *gpu)
 
 enum error gpu_enter(struct gpu *gpu)
 {
-    if (gpu->is_dead)
+    if (gpu->is_dead || gpu->driver == NULL) /* or never opened */
         return ERR_SYSTEM;
     return gpu_checked(gpu, gpu->driver->context_set(gpu->context), "cuCtxSetCurrent");
 }

@@ -208,6 +208,10 @@ static void job_answer(struct serve *serve, const struct job *job)
         fprintf(stderr, "sluice-probe: no answer to a request: %s\n", error_text(error));
     else if (is_local || act_on_fault(serve->options.fault, &answer))
         put_answer(serve, job->id, buf_str(&answer));
+    if (!is_local && prover_is_broken(prover)) {
+        fprintf(stderr, "sluice-probe: a device failed for good in this process\n");
+        _exit(EXIT_FAILURE); /* whoever started it starts another */
+    }
     if (is_local && answer.ptr)
         crypto_wipe(answer.ptr, answer.cap);
     buf_free(&answer);

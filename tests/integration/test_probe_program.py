@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 import subprocess
 
 import pytest
@@ -127,3 +128,27 @@ def test_usage(arguments):
         done = run(command, *arguments)
         assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done
         assert run(command, "--help").stdout.startswith(f"usage: sluice-probe {command} ")
+
+
+def test_a_probe_whose_gpu_is_lost_ends(tmp_path):
+    """After a fault of a kernel only a new process may use the GPU: serve answers that the device failed, and ends."""
+    if not FAKE.exists():
+        pytest.skip("no C++ compiler: the emulated GPU was not built")
+    warm = struct.pack("<2sBBIII", b"SL", 1, 5, 8, 0, 0)
+    serve = subprocess.Popen([PROBE, "serve", "--backend", "cuda", "--key", tmp_path / "k"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, env={**os.environ, "SLUICE_LIBCUDA": str(FAKE), "SLUICE_CUDA_KERNELS": str(FAKE),
+                                                          "FAKE_CUDA_FAIL": "1"})
+    types = []
+    try:
+        for number in range(1, 5):
+            serve.stdin.write(struct.pack("<IQ", len(warm), number) + warm)
+            serve.stdin.flush()
+            head = serve.stdout.read(12)
+            if len(head) < 12:
+                break
+            types.append(serve.stdout.read(struct.unpack("<IQ", head)[0])[3])
+    except BrokenPipeError:
+        pass
+    assert serve.wait(30) == 1
+    assert types and set(types) == {18}
+    assert b"failed for good" in serve.stderr.read()

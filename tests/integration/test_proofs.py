@@ -1,7 +1,6 @@
 """Proofs of GPUs, played by a CUDA driver that runs the kernels on the CPU (tests/fake_cuda), and what is stored of them."""
 
 import json
-import os
 import re
 import subprocess
 from datetime import datetime
@@ -37,11 +36,8 @@ CATALOGUE = f"""classes:
 
 @pytest.fixture(scope="module", autouse=True)
 def fake_driver():
-    subprocess.run(["make", "-s", str(FAKE.relative_to(harness.REPO))], cwd=harness.REPO, check=True, timeout=600)
-    claims = subprocess.run([harness.BUILD / "sluice-probe", "claims"], env={**os.environ, "SLUICE_LIBCUDA": str(FAKE)},
-                            capture_output=True, text=True, timeout=60)
-    if "Fake" not in claims.stdout:
-        pytest.skip("the probe was built without CUDA kernels: there was no nvcc")
+    if not FAKE.exists():
+        pytest.skip("no C++ compiler: the emulated GPU was not built")
 
 
 @pytest.fixture
@@ -61,7 +57,7 @@ def gpu_worker(make_server, tmp_path):
 
     def make(gateway, number=1, devices=1, wait=True, used=0, **options):
         probe = tmp_path / f"probe-{number}-{devices}"
-        probe.write_text(f"#!/bin/sh\nexport SLUICE_LIBCUDA={FAKE} FAKE_CUDA_MEMORY={4 << 20} FAKE_CUDA_REAL={(4 << 20) * devices} FAKE_CUDA_DEVICES={devices} FAKE_CUDA_MACHINE={number} FAKE_CUDA_SMS=4 FAKE_CUDA_USED={used}\n"
+        probe.write_text(f"#!/bin/sh\nexport SLUICE_LIBCUDA={FAKE} SLUICE_CUDA_KERNELS={FAKE} FAKE_CUDA_MEMORY={4 << 20} FAKE_CUDA_REAL={(4 << 20) * devices} FAKE_CUDA_DEVICES={devices} FAKE_CUDA_MACHINE={number} FAKE_CUDA_SMS=4 FAKE_CUDA_USED={used}\n"
                          f"exec {harness.BUILD}/sluice-probe \"$@\"\n")
         probe.chmod(0o755)
         server = make_server(models=[harness.new_model_name()])
