@@ -93,7 +93,7 @@ static uint32_t choose(const struct canaries *canaries, struct str model, const 
     size_t count = 0, fitting = 0;
     uint32_t index = market_model(market, model, &target), chosen = MARKET_NONE;
     const uint32_t *rows = index == MARKET_NONE ? NULL : market_replicas(market, index, &count);
-    if (!checks->reactor->hub || checks->reactor->openai->queued > 0 || !has_other_supplier(market, rows, count))
+    if (!checks_may_ask(checks) || !has_other_supplier(market, rows, count))
         return MARKET_NONE;
     for (size_t i = 0; i < count; i++) {
         const struct worker *of = market_worker(market, rows[i]);

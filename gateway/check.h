@@ -82,6 +82,8 @@ bool check_has_other(const struct answer_check *check);
 MUST_CHECK bool check_ask(struct answer_check *check);
 /* Asks this one. */
 MUST_CHECK bool check_ask_row(struct answer_check *check, const struct market *market, uint32_t row);
+/* Callers come first: no call waits, and the journal has room. False also when the gateway ends. */
+bool checks_may_ask(const struct openai_checks *checks);
 bool check_has_slot(const struct openai_checks *checks, const struct worker *worker);
 void check_ask_free(struct check_ask *ask);
 

@@ -52,6 +52,12 @@ bool check_has_other(const struct answer_check *check)
     return false;
 }
 
+bool checks_may_ask(const struct openai_checks *checks)
+{
+    const struct reactor *reactor = checks->reactor;
+    return reactor->hub && reactor->openai->queued == 0 && !journal_is_nearly_full(reactor->journal);
+}
+
 bool check_has_slot(const struct openai_checks *checks, const struct worker *worker)
 {
     const struct reactor *reactor = checks->reactor;
@@ -182,7 +188,7 @@ bool check_ask(struct answer_check *check)
     size_t count, fitting = 0;
     const uint32_t *rows = rows_of(check, market, &count);
     uint32_t chosen = 0;
-    if (checks->reactor->openai->queued > 0) /* callers come first */
+    if (!checks_may_ask(checks))
         return false;
     for (size_t i = 0; i < count; i++) { /* each of those that fit with the same probability */
         if (is_other(check, market, rows[i]) && check_has_slot(checks, market_worker(market, rows[i])) &&

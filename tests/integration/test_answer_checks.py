@@ -247,30 +247,58 @@ def test_a_killed_gateway_refunds_once(make_gateway, make_operators):
     expect_books(gateway)
 
 
+def test_a_gateway_ends_amid_checks(make_gateway, make_operators):
+    gateway = make_gateway(config={"probes": {"check_answers": 0.3, "canaries": "on"}})
+    fleet = make_operators(gateway, 3)
+    tenant = gateway.tenant()
+    for server in fleet.servers[1:]:
+        server.fault(count=-1, head_delay_ms=20000)
+    call_until(lambda: gateway.metric("sluice_answer_checks_running") >= 3 and any(fleet.seen()[1:]), lambda: ask(tenant, fleet, 0))
+    assert gateway.stop() == 0
+
+
+def store_of(gateway):
+    import redis
+
+    return redis.Redis(unix_socket_path=str(next(p for p in gateway.data_dir.rglob("*") if p.is_socket())))
+
+
 def test_canaries_watch_where_nothing_can_be_compared(make_gateway, make_operators):
     gateway = make_gateway(config={"probes": {"check_answers": 0.3, "canaries": "on"}})
     fleet = make_operators(gateway, 3)
     tenant = gateway.tenant()
-    fleet.servers[0].fault(count=-1, say="lie")
+    store = store_of(gateway)
     made = 0
 
     def call():
         nonlocal made
         made += 1
         tenant.call("POST", "/v1/chat/completions", json=fleet.chat(temperature=0.7, user=str(made)))
+        for worker in fleet.workers:
+            store.delete(f"sl:canary:{worker.id}")  # another one may come within the minute
 
-    def falls():
-        call()
-        return correctness(gateway, fleet, 0) > 0
+    def canaries():
+        bodies = [json.loads(r["body"]) for server in fleet.servers for r in server.requests()]
+        assert len(bodies) >= made
+        return [b for b in bodies if b["temperature"] == 0]
 
-    wait_until(falls, 90, "the liar's correctness falls")
+    def until(condition, what):
+        wait_until(lambda: call() or condition(), 90, what)
+
+    kept = lambda: [json.loads(v) for k in store.scan_iter("sl:canary:*") if store.type(k) == b"hash" for v in store.hvals(k)]
+    until(kept, "the answer to one is kept")
+    known = json.loads(kept()[0]["question"])
+    asked = lambda: sum(b == known for b in canaries())
+    before = asked()
+    until(lambda: asked() > before, "it is asked again")
+    wait_until_idle(gateway)
+    assert checks(gateway) == checks(gateway, "agreed")
+    fleet.servers[0].fault(count=-1, say="lie")
+    until(lambda: correctness(gateway, fleet, 0) > 0, "the liar's correctness falls")
     wait_until_idle(gateway)
     assert [correctness(gateway, fleet, i) for i in (1, 2)] == [0, 0]
     tenant.wait_rows(made)
     assert not transfers(gateway, "refund")
     expect_books(gateway)
-    own = [json.loads(r["body"]) for server in fleet.servers for r in server.requests()]
-    canaries = [b for b in own if b["temperature"] == 0]
-    assert len(own) == made + len(canaries)
-    plain = [b for b in canaries if "logprobs" not in b]
+    plain = [b for b in canaries() if "logprobs" not in b]
     assert plain and all(set(b) == {"model", "messages", "temperature", "max_tokens"} for b in plain)
