@@ -336,12 +336,14 @@ static double share_or_1(double share, int64_t proven_at_ms)
     return proven_at_ms && share > 0 ? share : 1;
 }
 
-/* GPUs that were not proven are not sold. A machine without one counts as its supplier says. */
+/* GPUs that were not proven are not sold. A machine without one counts as its supplier says; what it says of itself is
+ * not enough for that, or a proven GPU could be sold many times under the name of none. */
 static uint32_t sold_gpus(const struct worker_record *record)
 {
     const struct worker_proof *proof = &record->proof;
     uint32_t gpus = record->gpus ? record->gpus : 1;
-    if (!proof->at_ms || !proof->devices || !strcmp(record->gpu, "cpu"))
+    bool is_cpu = !strcmp(record->gpu, "cpu") && str_eq(sold_gpu(record), STR("cpu"));
+    if (!proof->at_ms || !proof->devices || is_cpu)
         return gpus;
     return gpus < proof->devices ? gpus : proof->devices;
 }

@@ -268,6 +268,20 @@ static void sold_as_what_is_proven(void **state)
     assert_true(json_real_value(json_object_get(part, "score")) > 0);
     json_decref(row);
 
+    /* Whoever says that it has no GPU sells no more of those that it proved to have. */
+    record.proof.devices = 2;
+    record.gpus = 8;
+    strcpy(record.gpu, "cpu");
+    assert_int_equal(registry_put(registry, &record, &change, &entry), ERR_NONE);
+    assert_int_equal(registry_offers(registry, &settings, 2, 1000, &offer), 1);
+    assert_true(str_eq(offer.gpu, STR("nvidia/h100-sxm-80")) && offer.gpus == 2);
+    strcpy(record.proof.gpu, "cpu");
+    assert_int_equal(registry_put(registry, &record, &change, &entry), ERR_NONE);
+    assert_int_equal(registry_offers(registry, &settings, 2, 1000, &offer), 1);
+    assert_int_equal(offer.gpus, 8); /* processors are not counted by proofs */
+    strcpy(record.gpu, "nvidia/h200-sxm-141");
+    record.gpus = 1;
+
     record.proof.gpu[0] = 0; /* near no class */
     record.proof.class_vram_gib = 0;
     assert_int_equal(registry_put(registry, &record, &change, &entry), ERR_NONE);
