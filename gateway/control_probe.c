@@ -116,6 +116,8 @@ static void on_renewed(void *ctx, enum error error)
     struct renewal *renewal = ctx;
     struct probe_run *run = renewal->run;
     struct registry_entry *entry = run_entry(run);
+    bool has_ended = run->has_ended; /* losing it may end it, too */
+    run->is_renewing = false;
     if (error == ERR_NONE) {
         run->claim = renewal->claim;
         if (entry)
@@ -123,6 +125,8 @@ static void on_renewed(void *ctx, enum error error)
     } else if (error == ERR_MISMATCH) {
         run_lose(run); /* somebody else has it */
     }
+    if (has_ended)
+        control_verdict(run);
     free(renewal);
     run_release(run);
 }
@@ -135,19 +139,23 @@ static void on_renew(struct timer *timer)
     const struct admission_news news = {.event = ADMISSION_PROBE_GOING_ON, .now_ms = clock_wall_ms()};
     if (run->has_ended || control->is_shut)
         return;
-    if (loop_now(control->loop) - run->started_ns > RUN_LIMIT_NS)
-        run_lose(run);
-    struct renewal *renewal = malloc(sizeof(*renewal));
+    if (loop_now(control->loop) - run->started_ns > RUN_LIMIT_NS) {
+        run_lose(run); /* which may end and free it; nothing is renewed any more */
+        return;
+    }
     timer_set(control->loop, timer, loop_now(control->loop) + RENEW_NS);
+    struct renewal *renewal = run->is_renewing ? NULL : malloc(sizeof(*renewal));
     if (!renewal)
         return;
     *renewal = (struct renewal){run, run->claim};
     (void)admission_step(&renewal->claim, &news, &policy);
     if (worker_store_admit(control->redis, str_of(run->worker->id), run->claim.token, &renewal->claim, on_renewed,
-                           renewal) == ERR_NONE)
+                           renewal) == ERR_NONE) {
+        run->is_renewing = true;
         run_hold(run);
-    else
+    } else {
         free(renewal);
+    }
 }
 
 /* -- the sessions ------------------------------------------------------------------------------------------------ */
@@ -157,10 +165,11 @@ static void device_done(struct proof_device *device)
     struct probe_run *run = device->run;
     device->state = DEVICE_DONE;
     control_slot_leave(device);
-    if (count_in(run, DEVICE_DONE) == run->device_count) {
+    if (count_in(run, DEVICE_DONE) == run->device_count && !run->has_ended) {
         run->has_ended = true;
         timer_clear(run->control->loop, &run->renew);
-        control_verdict(run);
+        if (!run->is_renewing) /* two changes of one token: the one that comes second would be refused */
+            control_verdict(run);
     }
 }
 
@@ -230,7 +239,7 @@ static void on_identified(void *ctx, enum error error, const struct identity_mem
 static void on_all_hellos(struct probe_run *run)
 {
     struct identity identities[IDENTITIES_MAX];
-    size_t count = is_forsaken(run) ? 0 : control_identities(run, identities);
+    size_t count = is_forsaken(run) ? 0 : control_identities(run, true, identities);
     if (count > 0) {
         run_hold(run);
         if (identity_store_learn(run->control->redis, identities, count, on_identified, run) == ERR_NONE)
@@ -365,7 +374,7 @@ static void run_open(struct probe_run *run, struct registry_entry *entry)
     struct control *control = run->control;
     run->reactor = linked_reactor(control, entry);
     run->device_count = 1;
-    if (!device_start(run, 0)) {
+    if (!control_slot_alone(run) || !device_start(run, 0)) {
         run->has_ended = true;
         control_verdict(run);
         return;
@@ -410,6 +419,8 @@ static void run_start(struct control *control, struct registry_entry *entry, con
     run->worker = worker_ref(entry->worker);
     run->claim = *claim;
     run->purpose = purpose_of(entry, claim);
+    memcpy(run->declared_gpu, entry->record.gpu, sizeof(run->declared_gpu));
+    run->declared_gpus = entry->record.gpus;
     run->device_max = count;
     run->started_ns = loop_now(control->loop);
     run->renew.on_due = on_renew;

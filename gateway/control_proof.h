@@ -21,11 +21,14 @@ struct probe_run {
     struct worker *worker;  /* a reference */
     struct admission claim; /* as it is stored */
     enum verify_purpose purpose;
+    char declared_gpu[sizeof(((struct worker_record *)0)->gpu)]; /* as it was registered when the run began */
+    uint32_t declared_gpus;
     struct reactor *reactor;
     int64_t started_ns;
     struct timer renew;
     unsigned holds;           /* by questions to Redis that come back to it, and loops over its sessions */
-    bool has_ended;           /* its end is being stored */
+    bool has_ended;           /* its end is being stored, or waits for is_renewing */
+    bool is_renewing;         /* the claim: its end cannot be stored before that is known to be */
     bool is_lost;             /* must end without a verdict */
     bool was_learned;         /* who it is was looked up */
     bool has_changed;         /* key, UUID or driver are not those that were proven */
@@ -48,12 +51,18 @@ void run_release(struct probe_run *run); /* frees it when it has ended and this 
 /* All devices are done: decides, stores, tells; the run is freed when that is through. */
 void control_verdict(struct probe_run *run);
 void control_verdict_free(struct control_verdict *verdict);
-/* What the hellos tell of who it is; how many. */
-size_t control_identities(const struct probe_run *run, struct identity ret[static IDENTITIES_MAX]);
+/* Of two devices of one worker, which tells of it: the worse result, or the weaker class, for all are sold as that;
+ * within a class the slower. */
+bool control_is_worse(const struct verify_report *report, const struct verify_report *than);
+/* What the hellos tell of who it is; how many. to_learn: but for a device that is known to be the worker's. */
+size_t control_identities(const struct probe_run *run, bool to_learn, struct identity ret[static IDENTITIES_MAX]);
 /* What is known of those: sets the run's refusal or has_changed. */
 void control_identified(struct probe_run *run, const struct identity_memory *memory);
 
 /* -- control_slot.c -- */
+/* A worker with several devices and without mates: a slot for its own, or one device could answer for all of them, one
+ * after another. False: no memory. */
+bool control_slot_alone(struct probe_run *run);
 /* Gives the run a slot, and starts runs of the others that could be the same devices. */
 void control_slot_open(struct probe_run *run);
 void control_slot_arrive(struct proof_device *device); /* held: goes on when the slot opens */

@@ -9,13 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MATE_REST 5 /* a worker is not brought again within this part of the least wait */
+#define PUT_OFFS_MAX 10 /* of SLOT_WAIT_NS */
+#define MATE_REST 5     /* a worker is not brought again within this part of the least wait */
 
 struct slot_place {
     struct control *control;
     struct slot_barrier barrier;
     struct timer due;
     unsigned refs; /* of runs, and of loops over it */
+    unsigned put_offs;
     struct proof_device *members[SLOT_MEMBERS_MAX];
 };
 
@@ -49,10 +51,25 @@ static void place_turn(struct slot_place *place, enum slot_turn turn, const stru
     place_unref(place);
 }
 
+/* Somebody waits for the gateway, which has still to prepare what it will be asked: many at once take a while. */
+static bool is_preparing(const struct slot_place *place)
+{
+    for (unsigned i = 0; i < SLOT_MEMBERS_MAX; i++) {
+        const struct proof_device *device = place->members[i];
+        if (device && device->state == DEVICE_RUNS && (!device->session || !proof_session_is_asking(device->session)))
+            return true;
+    }
+    return false;
+}
+
 static void on_due(struct timer *timer)
 {
     struct slot_place *place = container_of(timer, struct slot_place, due);
     struct slot_go go;
+    if (place->put_offs < PUT_OFFS_MAX && is_preparing(place)) {
+        place->put_offs++;
+        slot_barrier_put_off(&place->barrier, loop_now(place->control->loop));
+    }
     place_turn(place, slot_barrier_tick(&place->barrier, loop_now(place->control->loop), &go), &go);
 }
 
@@ -173,6 +190,30 @@ static void sit(struct probe_run *run, struct slot_place *place)
     control_slot_join(&run->devices[0]);
 }
 
+/* With the run in it. NULL: no memory. */
+static struct slot_place *place_new(struct probe_run *run)
+{
+    struct slot_place *place = calloc(1, sizeof(*place));
+    if (!place)
+        return NULL;
+    place->control = run->control;
+    place->due.on_due = on_due;
+    place->refs = 1;
+    slot_barrier_open(&place->barrier);
+    sit(run, place);
+    return place;
+}
+
+bool control_slot_alone(struct probe_run *run)
+{
+    if (run->place || run->device_max < 2 || !run->control->settings->probes.slot)
+        return true;
+    struct slot_place *place = place_new(run);
+    if (place)
+        place_unref(place);
+    return place != NULL;
+}
+
 void control_slot_open(struct probe_run *run)
 {
     struct control *control = run->control;
@@ -182,14 +223,9 @@ void control_slot_open(struct probe_run *run)
         count = find_mates(run, caller, mates);
     if (count == 0)
         return;
-    struct slot_place *place = calloc(1, sizeof(*place));
+    struct slot_place *place = place_new(run);
     if (!place)
         return; /* each alone, as if it had no mates */
-    place->control = control;
-    place->due.on_due = on_due;
-    place->refs = 1;
-    slot_barrier_open(&place->barrier);
-    sit(run, place);
     for (size_t i = 0; i < count; i++) {
         control_consider(control, mates[i], ADMISSION_WANTED);
         if (mates[i]->probe && !mates[i]->probe->place)

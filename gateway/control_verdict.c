@@ -45,7 +45,20 @@ static void add_identity(struct identity *list, size_t *count, enum identity_kin
     ++*count;
 }
 
-size_t control_identities(const struct probe_run *run, struct identity ret[static IDENTITIES_MAX])
+/* Proven before by this worker with this key. UUIDs are no secrets: what others did under its name, while it was away
+ * say, is not held against it. What it did itself is held against its key as well. */
+static bool is_its_own(const struct probe_run *run, const struct verify_report *report)
+{
+    const struct registry_entry *entry = run_entry(run);
+    char key[2 * sizeof(report->worker_key) + 1], uuid[IDENTITY_DIGEST_MAX];
+    if (!entry || !entry->record.admission.admitted_at_ms)
+        return false;
+    crypto_hex(report->worker_key, sizeof(report->worker_key), key);
+    identity_digest(IDENTITY_UUID, (struct str){(const char *)report->claim.uuid, sizeof(report->claim.uuid)}, uuid);
+    return !strcmp(entry->record.proof.worker_key, key) && !strcmp(entry->record.proof.uuid_sha256, uuid);
+}
+
+size_t control_identities(const struct probe_run *run, bool to_learn, struct identity ret[static IDENTITIES_MAX])
 {
     size_t count = 0;
     for (unsigned i = 0; i < run->device_count; i++) {
@@ -57,7 +70,8 @@ size_t control_identities(const struct probe_run *run, struct identity ret[stati
         /* Machines without a GPU are nobody's scarce goods: a new one costs nothing, and one may bear many. */
         if (is_zero(report->claim.uuid, sizeof(report->claim.uuid)))
             continue;
-        add_identity(ret, &count, IDENTITY_UUID, report->claim.uuid, sizeof(report->claim.uuid));
+        if (!to_learn || !is_its_own(run, report))
+            add_identity(ret, &count, IDENTITY_UUID, report->claim.uuid, sizeof(report->claim.uuid));
         if (i == 0)
             add_identity(ret, &count, IDENTITY_HOST, report->host_id, sizeof(report->host_id));
     }
@@ -84,6 +98,21 @@ static const struct registry_entry *twin_of(const struct probe_run *run, const c
     return NULL;
 }
 
+/* Two devices of this worker that say to be one. */
+static bool has_twins(const struct probe_run *run)
+{
+    for (unsigned i = 1; i < run->device_count; i++) {
+        const struct verify_report *one = run_report(run, i);
+        bool is_known = one && one->has_hello && !is_zero(one->claim.uuid, sizeof(one->claim.uuid));
+        for (unsigned k = 0; is_known && k < i; k++) {
+            const struct verify_report *other = run_report(run, k);
+            if (other && other->has_hello && memcmp(one->claim.uuid, other->claim.uuid, sizeof(one->claim.uuid)) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
 /* Another key, device or driver than those that were proven. Of several devices the summary holds one: its key and
  * driver are all of theirs, its UUID is not. */
 static bool is_another(const struct probe_run *run, const struct worker_proof *proof,
@@ -101,6 +130,8 @@ void control_identified(struct probe_run *run, const struct identity_memory *mem
     const struct registry_entry *entry = run_entry(run);
     const struct worker_proof *proof = entry ? &entry->record.proof : NULL;
     int64_t now_ms = clock_wall_ms();
+    if (has_twins(run))
+        snprintf(run->refusal, sizeof(run->refusal), "two of its GPUs are the same one");
     for (unsigned i = 0; entry && i < run->device_count; i++) {
         const struct verify_report *report = run_report(run, i);
         char digest[IDENTITY_DIGEST_MAX];
@@ -145,17 +176,34 @@ static int badness(enum verify_result result)
     return 4;
 }
 
-/* The device that tells of all: the worst result, among equals the slowest. NULL: none was opened. */
+static double or_1(double value)
+{
+    return value > 0 ? value : 1;
+}
+
+/* Of what every device of a run is measured for. */
+static double strength(const struct proven *proven)
+{
+    return or_1(proven->vram_gib) * or_1(proven->pass_gbps) * or_1(proven->chain_tops);
+}
+
+bool control_is_worse(const struct verify_report *report, const struct verify_report *than)
+{
+    if (report->result != than->result)
+        return badness(report->result) > badness(than->result);
+    if (report->result == VERIFY_PASSED && report->proven_class != than->proven_class)
+        return strength(&report->proven) < strength(&than->proven);
+    return report->ratio < than->ratio;
+}
+
+/* The device that tells of all. NULL: none was opened. */
 static const struct verify_report *worst_report(const struct probe_run *run)
 {
     const struct verify_report *worst = NULL;
     for (unsigned i = 0; i < run->device_count; i++) {
         const struct verify_report *report = run_report(run, i);
-        if (!report)
-            continue;
-        bool is_worse = !worst || badness(report->result) > badness(worst->result) ||
-                        (report->result == worst->result && report->ratio < worst->ratio);
-        worst = is_worse ? report : worst;
+        if (report && (!worst || control_is_worse(report, worst)))
+            worst = report;
     }
     return worst;
 }
@@ -209,11 +257,17 @@ static void judge_passed(struct control_verdict *verdict, const struct probe_run
     }
 }
 
+/* Registered as another machine since the run began: what was proven is not what it now says. */
+static bool is_declared_anew(const struct probe_run *run, const struct registry_entry *entry)
+{
+    return strcmp(run->declared_gpu, entry->record.gpu) != 0 || run->declared_gpus != entry->record.gpus;
+}
+
 static void judge(struct control_verdict *verdict, struct probe_run *run, struct registry_entry *entry)
 {
     const struct verify_report *report = worst_report(run);
     enum verify_result result = report && !run->is_lost ? report->result : VERIFY_LOST;
-    if (run->has_changed) {
+    if (run->has_changed || (result == VERIFY_PASSED && is_declared_anew(run, entry))) {
         verdict->event = ADMISSION_CHANGED;
         return;
     }
@@ -318,7 +372,7 @@ static void note_evidence(struct probe_run *run)
     if (verdict->event != ADMISSION_PROBE_WRONG)
         return;
     struct identity identities[IDENTITIES_MAX];
-    size_t count = control_identities(run, identities);
+    size_t count = control_identities(run, false, identities);
     bool is_banned = verdict->admission.bans > run->claim.bans;
     if (count > 0 && identity_store_fail(control->redis, identities, count, &verdict->evidence,
                                          is_banned ? verdict->reason : NULL, id, on_failure_noted, NULL) != ERR_NONE)
@@ -392,6 +446,8 @@ static void on_stored(void *ctx, enum error error)
         note_evidence(run);
         tell_devices(run);
     } else {
+        if ((error == ERR_MISMATCH || error == ERR_NOT_FOUND) && verdict->event == ADMISSION_PROBE_WRONG)
+            note_evidence(run); /* registering anew in time makes no wrong answer undone */
         run_close(run);
     }
     if (entry)
@@ -415,6 +471,7 @@ static void decide(struct probe_run *run, struct registry_entry *entry)
                                         .now_ms = now_ms,
                                         .random = control_fresh_bits(),
                                         .gateway = control_gateway_hash(control),
+                                        .lost = entry->lost_runs,
                                         .score = reputation_bound(&reputation, now_ms),
                                         .purpose = worst ? worst->purpose : VERIFY_LEASE,
                                         .reason = str_of(verdict->reason)};

@@ -29,6 +29,7 @@ struct proof_session {
     struct verify_send send;
     enum { HELD_NOT, HELD_HELLO, HELD_SLOT } held;
     bool was_hello_told, is_last; /* is_last: the verdict is on its way */
+    bool is_asking;               /* a frame is on its way to the worker and back */
     struct buf verdict;
 
     /* the reactor's, from run_send to on_back */
@@ -128,6 +129,7 @@ static void on_resume(struct timer *timer)
 static void on_back(void *arg)
 {
     struct proof_session *session = arg;
+    session->is_asking = false;
     if (session->is_last)
         session->events->on_told(session->ctx, session);
     else if (session->reply == REPLY_LOST)
@@ -223,7 +225,8 @@ static void session_send(struct proof_session *session)
     session->status = 0;
     session->took_ns = 0;
     session->is_late = session->is_too_large = false;
-    if (loop_post(session->reactor->loop, run_send, session) == ERR_NONE)
+    session->is_asking = loop_post(session->reactor->loop, run_send, session) == ERR_NONE;
+    if (session->is_asking)
         return;
     if (session->is_last)
         session->events->on_told(session->ctx, session);
@@ -271,6 +274,11 @@ void proof_session_go_on(struct proof_session *session)
 void proof_session_lose(struct proof_session *session)
 {
     session_lost(session);
+}
+
+bool proof_session_is_asking(const struct proof_session *session)
+{
+    return session->is_asking;
 }
 
 const struct verify_report *proof_session_report(const struct proof_session *session)

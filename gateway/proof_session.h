@@ -32,6 +32,8 @@ MUST_CHECK enum error proof_session_open(const struct proof_session_options *opt
 void proof_session_go_on(struct proof_session *session);
 /* Ends it: on_done comes with VERIFY_LOST unless it was done before. Only while it is held. */
 void proof_session_lose(struct proof_session *session);
+/* It waits for the worker; else for its gateway, or is held. */
+bool proof_session_is_asking(const struct proof_session *session);
 const struct verify_report *proof_session_report(const struct proof_session *session);
 /* After on_done: tells the worker the verdict; receipt "" for none. Then on_told, whether it came through or not. */
 void proof_session_tell(struct proof_session *session, struct str receipt);

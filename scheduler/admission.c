@@ -10,6 +10,7 @@
 #define CLAIM_MS 30000          /* a probe that nobody reports on (its gateway died): another may start after this */
 #define LONGEST_PROBE_MS 300000 /* beyond any admission: no claim is renewed past this */
 #define RETRY_LOST_MS 1000
+#define RETRY_LOST_DOUBLINGS 4 /* longer than a device stays with a gateway that died */
 #define RETEST_MS 1000
 #define RETESTS 2
 #define OTHERS_FIRST_MS 2000 /* how long a re-test is left to other gateways */
@@ -203,7 +204,9 @@ static void end_probe(struct admission *admission, enum move move, const struct 
     int64_t sent_at_ms = admission->claimed_at_ms;
     admission->claimed_at_ms = 0;
     if (move == TRY_AGAIN) {
-        start_over(admission, news->now_ms + RETRY_LOST_MS);
+        unsigned doublings = news->lost > 1 ? news->lost - 1 : 0;
+        doublings = doublings < RETRY_LOST_DOUBLINGS ? doublings : RETRY_LOST_DOUBLINGS;
+        start_over(admission, news->now_ms + (RETRY_LOST_MS << doublings));
         return;
     }
     admission->last_probe_at_ms = news->now_ms;

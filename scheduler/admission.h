@@ -63,6 +63,7 @@ struct admission_news {
     int64_t now_ms;
     uint64_t random;  /* fresh bits */
     uint32_t gateway; /* who asks: any hash of its id but 0 */
+    unsigned lost;    /* PROBE_LOST: how often in a row: the next try waits 1 s, then twice as long each time */
     double score;     /* PROBE_GOOD, PROBE_SLOW: the worker's reputation, [0, 1]: sets when the next probe comes */
     enum verify_purpose purpose; /* PROBE_GOOD: what was proven, perhaps less than what was due */
     struct str reason; /* PROBE_WRONG, _LATE, _SLOW: what people are told, printable; absent: a standard text */

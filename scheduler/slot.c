@@ -181,6 +181,11 @@ enum slot_turn slot_barrier_tick(struct slot_barrier *slot, int64_t now_ns, stru
     return open_if(slot, is_time_over(slot, now_ns), ret);
 }
 
+void slot_barrier_put_off(struct slot_barrier *slot, int64_t now_ns)
+{
+    slot->first_ns = now_ns;
+}
+
 int64_t slot_barrier_due_ns(const struct slot_barrier *slot)
 {
     return count_in(slot, MEMBER_WAITING) ? slot->first_ns + SLOT_WAIT_NS : INT64_MAX;

@@ -57,6 +57,8 @@ enum slot_turn slot_barrier_arrive(struct slot_barrier *slot, unsigned member, i
 /* It has ended, or will send no more slotted frame; others may have waited for it alone. Twice does no harm. */
 enum slot_turn slot_barrier_leave(struct slot_barrier *slot, unsigned member, struct slot_go *ret);
 enum slot_turn slot_barrier_tick(struct slot_barrier *slot, int64_t now_ns, struct slot_go *ret);
+/* Starts the wait afresh, if anybody waits: who is away cannot be blamed for it. */
+void slot_barrier_put_off(struct slot_barrier *slot, int64_t now_ns);
 int64_t slot_barrier_due_ns(const struct slot_barrier *slot); /* when to tick; INT64_MAX: nobody waits */
 bool slot_barrier_is_over(const struct slot_barrier *slot);   /* all have left */
 

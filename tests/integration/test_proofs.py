@@ -143,6 +143,33 @@ def test_an_operators_gpus_are_challenged_at_once(gateway_of_gpus, gpu_worker):
     assert all(gateway.worker(i)["state"] == "ready" for i in ids)
 
 
+def test_a_workers_gpus_are_challenged_at_once(gateway_of_gpus, gpu_worker):
+    """Also without others to compare with: else one GPU could answer for all, one after another."""
+    gateway = gateway_of_gpus()
+    worker = gpu_worker(gateway, devices=3)
+    sizes = lambda: [int(n) for n in re.findall(r"(\d+) devices are challenged at once", gateway.log())]
+    assert sizes() == [3, 3, 3]  # FILL, PASS, CHAIN
+    assert gateway.admin("POST", f"/api/v1/workers/{worker.id}/proofs", 202).json()["state"] == "asked"
+    wait_until(lambda: len(receipts(gateway, worker.id)) == 6, 30, "three more receipts")
+    assert sizes() == [3] * 6
+
+
+def test_who_claims_anothers_uuid_has_no_power_over_it(gateway_of_gpus, gpu_worker):
+    """The UUID of a GPU is no secret: what is done under it by other keys is not held against its worker."""
+    gateway = gateway_of_gpus(reprobe_min_s=1, reprobe_max_s=2)
+    honest = gpu_worker(gateway)
+    honest.stop()
+    liar = gpu_worker(gateway, wait=False, env={"SLUICE_PROBE_FAULT": "wrong-proof"})
+    bans = lambda: gateway.admin_ok("GET", "/api/v1/admin/bans")["data"]
+    wait_until(lambda: {ban["kind"] for ban in bans()} == {"gpu", "key"}, 60, "the liar banned")
+    liar.remove()
+    before = len(receipts(gateway, honest.id))
+    honest.start()
+    wait_until(lambda: len(receipts(gateway, honest.id)) >= before + 3, 60, "proven again")
+    row = gateway.worker(honest.id)
+    assert row["state"] == "ready", row
+
+
 def test_a_proof_is_asked_for_now(gateway_of_gpus, gpu_worker):
     gateway = gateway_of_gpus()
     worker = gpu_worker(gateway)

@@ -200,6 +200,23 @@ static void lost_probe_of_a_newcomer(void **state)
     assert_int_equal(step(&admission, ADMISSION_LINKED, T + 1005 + 30000), ADMISSION_SEND_PROBE);
 }
 
+/* A device stays for half a minute with a gateway that died, and answers no other: tries go on for longer than that. */
+static void tries_after_losses_come_slower(void **state)
+{
+    (void)state;
+    static const int64_t waits[] = {1000, 1000, 2000, 4000, 8000, 16000, 16000};
+    struct admission admission = {0};
+    int64_t now = T;
+    assert_int_equal(step(&admission, ADMISSION_LINKED, now), ADMISSION_SEND_PROBE);
+    for (unsigned lost = 0; lost < sizeof(waits) / sizeof(waits[0]); lost++) {
+        const struct admission_news news = {.event = ADMISSION_PROBE_LOST, .now_ms = now, .gateway = 1, .lost = lost};
+        assert_int_equal(admission_step(&admission, &news, &policy), ADMISSION_NOTHING);
+        assert_int_equal(step(&admission, ADMISSION_TICK, now + waits[lost] - 1), ADMISSION_NOTHING);
+        now += waits[lost];
+        assert_int_equal(step(&admission, ADMISSION_TICK, now), ADMISSION_SEND_PROBE);
+    }
+}
+
 static void long_probe_keeps_its_claim(void **state)
 {
     (void)state;
@@ -415,6 +432,7 @@ int main(void)
         cmocka_unit_test(wanted_and_changed),
         cmocka_unit_test(pauses_double),
         cmocka_unit_test(lost_probe_of_a_newcomer),
+        cmocka_unit_test(tries_after_losses_come_slower),
         cmocka_unit_test(long_probe_keeps_its_claim),
         cmocka_unit_test(slow_is_evidence),
         cmocka_unit_test(wrong_is_tested_again),

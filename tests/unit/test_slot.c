@@ -181,6 +181,23 @@ static void late_ones_are_left_behind(void **state)
     assert_true(slot_barrier_is_over(&slot));
 }
 
+static void the_wait_can_be_put_off(void **state)
+{
+    (void)state;
+    struct slot_barrier slot;
+    struct slot_go go;
+    slot_barrier_open(&slot);
+    unsigned a = slot_barrier_join(&slot), b = slot_barrier_join(&slot);
+    slot_barrier_put_off(&slot, T);
+    assert_true(slot_barrier_due_ns(&slot) == INT64_MAX); /* nobody waits yet */
+    assert_int_equal(slot_barrier_arrive(&slot, a, T, &go), SLOT_WAIT);
+    slot_barrier_put_off(&slot, T + SLOT_WAIT_NS);
+    assert_int_equal(slot_barrier_tick(&slot, T + SLOT_WAIT_NS, &go), SLOT_WAIT);
+    assert_true(slot_barrier_due_ns(&slot) == T + 2 * SLOT_WAIT_NS);
+    assert_int_equal(slot_barrier_arrive(&slot, b, T + SLOT_WAIT_NS + 1, &go), SLOT_GO);
+    assert_int_equal(go.count, 2);
+}
+
 static void who_leaves_is_not_waited_for(void **state)
 {
     (void)state;
@@ -282,6 +299,7 @@ int main(void)
         cmocka_unit_test(picks),
         cmocka_unit_test(all_are_sent_when_the_last_arrives),
         cmocka_unit_test(late_ones_are_left_behind),
+        cmocka_unit_test(the_wait_can_be_put_off),
         cmocka_unit_test(who_leaves_is_not_waited_for),
         cmocka_unit_test(who_joins_is_waited_for),
         cmocka_unit_test(properties),
