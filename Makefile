@@ -49,7 +49,7 @@ PY := $(VENV)/bin/python
 
 .PHONY: help all run test check check-asan check-tsan check-gpu check-attacks integration lint format bench fuzz install deps clean
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n",$$1,$$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n",$$1,$$2}' $(firstword $(MAKEFILE_LIST))
 
 all: $(PROGRAMS) ## build the programs into build/
 

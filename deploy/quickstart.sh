@@ -180,6 +180,10 @@ report() {
         say "What it cost:"
         say ""
         say "  curl -sS -w '\\n' '$url/api/v1/usage?group_by=worker' -H 'Authorization: Bearer $key'"
+        say ""
+        say "What each worker claims and has proven, with its receipts (build/sluice --help tells more):"
+        say ""
+        say "  build/sluice workers --gateway $url --key-file $data_dir/admin.key"
     else
         new_token
         say "No model is served yet: the small model or its server could not be installed here, or was not wanted."

@@ -4,6 +4,7 @@
 #include "gateway/cli/table.h"
 #include "probes/receipt.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,7 +110,7 @@ static int read_file(const char *path, struct buf *to)
     size_t len;
     int code = CLI_OK;
     if (!file)
-        return cli_fail(CLI_USAGE, "cannot read %s", path);
+        return cli_fail(CLI_USAGE, "cannot read %s: %s", path, strerror(errno));
     while (!code && (len = fread(bytes, 1, sizeof(bytes), file)) > 0)
         if (!buf_append(to, bytes, len))
             code = cli_fail(CLI_FAILED, "%s is larger than %zu bytes", path, FILE_BYTES_MAX);

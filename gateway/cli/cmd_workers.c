@@ -66,9 +66,9 @@ static void worker_row(struct table *table, const json_t *worker, bool is_wide)
 
 int cmd_workers(struct cli *cli)
 {
-    static const char *const heads[] = {"ID",       "STATE",  "CLAIMED", "PROVEN",    ">REPUTATION",
-                                        ">CALLS",   ">PRICE", "MODELS",  ">PERF",     "NAME",
-                                        "SUPPLIER", "REGION", "DRIVER",  "PROVEN AT", "REASON"};
+    static const char *const heads[] = {"ID",       "STATE",    "CLAIMED", "PROVEN",    ">REPUTATION",
+                                        ">CALLS",   ">$/GPU-H", "MODELS",  ">PERF",     "NAME",
+                                        "SUPPLIER", "REGION",   "DRIVER",  "PROVEN AT", "REASON"};
     bool is_wide = cli->output == CLI_WIDE;
     json_t *list = NULL;
     size_t i;
@@ -152,11 +152,29 @@ static void compare(struct table *table, const char *name, double claimed, doubl
         table_text(table, STR(""));
 }
 
+/* A re-check measures less than an admission: the newest receipt of that device that has the number; 0: none has. */
+static double last_proven(const json_t *receipts, double gpu, const char *name)
+{
+    const json_t *row;
+    double value = 0;
+    size_t i;
+    json_array_foreach(receipts, i, row)
+    {
+        json_t *receipt = cli_receipt(row);
+        if (cli_number(receipt, "gpu") <= gpu && cli_number(receipt, "gpu") >= gpu)
+            value = cli_number(json_object_get(receipt, "proven"), name);
+        json_decref(receipt);
+        if (value > 0)
+            break;
+    }
+    return value;
+}
+
 /* What the claimed class is known to reach stands in the claimed column. */
-static int show_claims(const json_t *worker, const json_t *receipt)
+static int show_claims(const json_t *worker, const json_t *receipt, const json_t *receipts)
 {
     static const char *const heads[] = {"", "CLAIMED", "PROVEN", ">SHARE"};
-    const json_t *proven = json_object_get(receipt, "proven");
+    const double gpu = cli_number(receipt, "gpu");
     struct str claimed = first_text(worker, "gpu_claimed", "gpu"), is = cli_text(worker, "gpu_proven");
     struct gpu_class none = {.name = ""};
     struct catalogue *catalogue = NULL;
@@ -170,11 +188,11 @@ static int show_claims(const json_t *worker, const json_t *receipt)
     table_text(table, claimed);
     table_text(table, is.len ? is : cli_text(receipt, "class"));
     table_text(table, STR(""));
-    compare(table, "memory GiB", class->vram_gib, cli_number(proven, "vram_gib"));
-    compare(table, "fill GB/s", class->fill_gbps, cli_number(proven, "fill_gbps"));
-    compare(table, "pass GB/s", class->pass_gbps, cli_number(proven, "pass_gbps"));
-    compare(table, "walk GB/s", class->walk_gbps, cli_number(proven, "walk_gbps"));
-    compare(table, "chain TOPS", class->chain_tops, cli_number(proven, "chain_tops"));
+    compare(table, "memory GiB", class->vram_gib, last_proven(receipts, gpu, "vram_gib"));
+    compare(table, "fill GB/s", class->fill_gbps, last_proven(receipts, gpu, "fill_gbps"));
+    compare(table, "pass GB/s", class->pass_gbps, last_proven(receipts, gpu, "pass_gbps"));
+    compare(table, "walk GB/s", class->walk_gbps, last_proven(receipts, gpu, "walk_gbps"));
+    compare(table, "chain TOPS", class->chain_tops, last_proven(receipts, gpu, "chain_tops"));
     catalogue_free(catalogue);
     puts("");
     return done(table, CLI_OK);
@@ -257,7 +275,7 @@ int cmd_worker_show(struct cli *cli)
 {
     char path[CLI_PATH_MAX];
     json_t *worker = NULL, *proofs = NULL;
-    if (!http_path(path, "/api/v1/workers/", cli->args[0], "/proofs?limit=1"))
+    if (!http_path(path, "/api/v1/workers/", cli->args[0], "/proofs?limit=100"))
         return cli_fail(CLI_USAGE, "an id that is too long");
     int code = find_worker(cli, &worker);
     if (!code)
@@ -275,7 +293,7 @@ int cmd_worker_show(struct cli *cli)
         json_decref(both);
     } else {
         code = show_facts(worker);
-        code = code ? code : show_claims(worker, receipt);
+        code = code ? code : show_claims(worker, receipt, json_object_get(proofs, "data"));
         code = code ? code : show_receipt(receipt);
         code = code ? code : show_reputation(worker);
     }

@@ -108,7 +108,8 @@ static int send_request(struct cli *cli, const char *method, const char *path, s
         if (code == CURLE_WRITE_ERROR)
             exit_code = cli_fail(CLI_FAILED, "the answer is larger than %zu bytes", BODY_MAX);
         else if (code != CURLE_OK)
-            exit_code = cli_fail(CLI_UNREACHABLE, "%s: %s", cli->gateway, curl_easy_strerror(code));
+            exit_code = cli_fail(CLI_UNREACHABLE, "no answer from %s: %s (--gateway or SLUICE_GATEWAY names another)",
+                                 cli->gateway, curl_easy_strerror(code));
     }
     curl_easy_cleanup(curl);
     headers_free(headers);
@@ -125,6 +126,9 @@ static int refused(long status, const json_t *root)
         message = status == 404 ? STR("This gateway has no such thing.") : STR("The gateway gave no reason.");
     if (status == 401)
         return cli_fail(code, "%.400s (SLUICE_ADMIN_KEY, SLUICE_API_KEY or --key-file holds the key)", message.ptr);
+    if (status == 403)
+        return cli_fail(code, "%.400s (the gateway made one in its data folder, as admin.key: see --key-file)",
+                        message.ptr);
     return cli_fail(code, "%.400s (status %ld)", message.ptr, status);
 }
 

@@ -46,17 +46,24 @@ static const struct cli_command commands[] = {
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
-static const char options_help[] =
-    "\n"
-    "options:\n"
+static const char gateway_help[] =
     "  --gateway URL    default: SLUICE_GATEWAY, else http://127.0.0.1:8080\n"
     "  --key-file PATH  holds the key; default: SLUICE_ADMIN_KEY, else SLUICE_API_KEY\n"
-    "  -o FORM          table, wide, json or name; default: table\n"
-    "  --curl           print the request for curl, with the key as a variable, and send nothing\n"
-    "  --key HEX        proof verify: the public key of the only gateway to believe\n"
-    "  -h, --help       of a command: what it does; --version\n"
-    "\n"
-    "exit codes: 0 done, 1 failed or refused, 2 usage, 3 no answer from the gateway, 4 not authorised, 5 not found\n";
+    "  --curl           print the request for curl, with the key as a variable, and send nothing\n";
+static const char verify_help[] = "  --key HEX        proof verify: the public key of the only gateway to believe\n";
+
+/* command: of which; NULL: of all. */
+static void options(const struct cli_command *command, FILE *to)
+{
+    fprintf(to,
+            "\noptions:\n%s%s"
+            "  -o FORM          table, wide, json or name; default: table\n"
+            "  -h, --help       of a command: what it does; --version\n"
+            "\n"
+            "exit codes: 0 done, 1 failed or refused, 2 usage, 3 no answer from the gateway, 4 not authorised, 5 not "
+            "found\n",
+            command && command->is_offline ? "" : gateway_help, !command || command->is_offline ? verify_help : "");
+}
 
 static void usage_line(const struct cli_command *command, FILE *to)
 {
@@ -77,7 +84,7 @@ static void usage(const char *noun, FILE *to)
                  command->verb ? command->verb : "", *command->args ? " " : "", command->args);
         fprintf(to, "  %-20s %s\n", words, command->summary);
     }
-    fputs(options_help, to);
+    options(NULL, to);
 }
 
 static const struct cli_command *find_command(char *const words[], int count)
@@ -219,7 +226,8 @@ static int help(char *const words[], int count)
     }
     fputs("usage: ", stdout);
     usage_line(command, stdout);
-    printf(" [options]\n\n%s%s", command->help, options_help);
+    printf(" [options]\n\n%s", command->help);
+    options(command, stdout);
     return CLI_OK;
 }
 

@@ -168,9 +168,9 @@ def test_proofs_of_a_real_gateway(gateway, make_fleet, tmp_path):
 def test_exit_codes_of_a_real_gateway(gateway, tenant, tmp_path):
     assert "sluice:" in run("workers", gateway=gateway.url, key=None, code=4)
     assert "sluice:" in run("workers", gateway=gateway.url, key="wrong", code=4)
-    run("workers", gateway=gateway.url, key=None, env={"SLUICE_API_KEY": tenant.key}, code=4)
+    assert "--key-file" in run("workers", gateway=gateway.url, key=None, env={"SLUICE_API_KEY": tenant.key}, code=4)
     run("worker", "show", "wrk_none", gateway=gateway.url, code=5)
-    run("workers", gateway=f"http://127.0.0.1:{harness.free_port()}", code=3)
+    assert "--gateway" in run("workers", gateway=f"http://127.0.0.1:{harness.free_port()}", code=3)
     for args in ([], ["frob"], ["workers", "extra"], ["worker", "show"], ["workers", "-o", "yaml"], ["workers", "--frob"],
                  ["workers", "--gateway", "ftp://x"], ["workers", "--key", "00"], ["workers", "--key-file", "/no/such/file"]):
         run(*args, gateway=gateway.url, code=2)
@@ -197,6 +197,8 @@ def test_help_of_every_command():
         assert " ".join(command) in text
         assert "usage: sluice " + " ".join(command) in run(*command, "--help")
     assert "proof" not in run("worker", "--help").split("options:")[0].replace("a proof", "")
+    assert "--key " in run("proof", "verify", "--help") and "--gateway" not in run("proof", "verify", "--help")
+    assert "--key " not in run("proof", "list", "--help") and "--key-file" in run("proof", "list", "--help")
 
 
 def test_worker_show(played, signer):
@@ -212,6 +214,11 @@ def test_worker_show(played, signer):
     assert ["last receipt", "2025-11-22 00:06:40Z"] in lines and ["result", "passed"] in lines
     assert ["hardware", "0.610", "3.0", "0.2"] in lines and ["in all", "0.448", "-", "-"] in lines
     assert run("worker", "show", "wrk_1", "-o", "name", gateway=played.url) == "wrk_1\n"
+    nothing = {"chain_tops": 1100.5, "fill_gbps": 0.0, "pass_gbps": 0.0, "vram_gib": 0.0, "walk_gbps": 0.0}
+    last = [signer.receipt(purpose="spot", proven=nothing), signer.receipt(gpu=1, proven={**nothing, "vram_gib": 1.5}), signer.receipt()]
+    played.answers[("GET", "/api/v1/workers/wrk_1/proofs")] = (200, listing(*last))
+    text = run("worker", "show", "wrk_1", gateway=played.url)
+    assert re.search(r"memory GiB +\S+ +136\.2 ", text) and re.search(r"chain TOPS +\S+ +1100\.5 ", text), text
     both = json.loads(run("worker", "show", "wrk_1", "-o", "json", gateway=played.url))
     assert both["worker"] == WORKER and both["receipt"]["worker"] == "wrk_1"
     played.answers[("GET", "/api/v1/workers/wrk_1/proofs")] = (200, listing())

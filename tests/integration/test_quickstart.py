@@ -81,6 +81,8 @@ def test_the_printed_lines_work(quickstart, make_server):
     assert float(prices["price"]) == 0.2 and float(prices["latency"]) == 0.5
     assert json.loads(run.run_line("/api/v1/stats", drop="stats"))
     assert len(json.loads(run.run_line("group_by=worker"))["data"]) >= 1
+    workers = subprocess.run(["bash", "-c", run.line("build/sluice workers")], cwd=harness.REPO, capture_output=True, text=True, timeout=30)
+    assert len(re.findall(r" ready +cpu +cpu ", workers.stdout)) == 3, (workers.stdout, workers.stderr)
     metrics = run.line("metrics    ").split()[1]
     assert harness.httpx.get(metrics).status_code == 200
     key = run.line("API key").split()[-1]
