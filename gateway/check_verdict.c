@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AGAIN_WITHIN_S "86400" /* wrong twice within this: what it has is proven anew */
+#define DAY_S "86400"
 
 /* -- the wrong one -- */
 
@@ -27,7 +27,7 @@ static void on_prove(void *ctx, enum error error, const char *state)
         log_debug(NULL, "a worker that was wrong twice is not asked for a proof now: %s", state ? state : "unknown");
 }
 
-/* What was noted of it before: nil or an answer. */
+/* Was it wrong before on this day? Then what it has is proven anew. */
 static void on_noted(void *ctx, const redisReply *reply, enum error error)
 {
     struct wrong *wrong = ctx;
@@ -36,29 +36,74 @@ static void on_noted(void *ctx, const redisReply *reply, enum error error)
     free(wrong);
 }
 
-static void on_stored(void *ctx, enum error error)
+static void not_noted(enum error error)
 {
-    (void)ctx;
-    if (error != ERR_NONE)
-        log_warn(NULL, "a wrong answer was not noted in its worker's reputation: %s", error_text(error));
+    log_warn(NULL, "a wrong answer was not noted in its worker's reputation: %s", error_text(error));
 }
 
-static void was_wrong(struct reactor *reactor, const char *worker)
+static void on_stored(void *ctx, enum error error)
+{
+    struct wrong *wrong = ctx;
+    struct redis *redis = wrong->reactor->redis;
+    if (error != ERR_NONE)
+        not_noted(error);
+    /* All gateways learn of it now: the store itself tells of a worker only once a second, and what comes in between
+     * with its next change. */
+    if (error == ERR_NONE)
+        error = feed_append(redis, "worker", str_of(wrong->worker));
+    if (error == ERR_NONE)
+        error = redis_commandf(redis, on_noted, wrong, "SET sl:mismatch:%s 1 EX " DAY_S " GET", wrong->worker);
+    if (error != ERR_NONE)
+        free(wrong);
+}
+
+/* Takes wrong. */
+static void count(struct wrong *wrong)
 {
     struct reputation_evidence evidence = reputation_of_mismatch();
+    enum error error =
+        worker_store_reputation(wrong->reactor->redis, str_of(wrong->worker), &evidence, on_stored, wrong);
+    if (error != ERR_NONE) {
+        not_noted(error);
+        free(wrong);
+    }
+}
+
+/* Did this tenant's calls tell of it before on this day? */
+static void on_first(void *ctx, const redisReply *reply, enum error error)
+{
+    struct wrong *wrong = ctx;
+    if (error != ERR_NONE)
+        not_noted(error);
+    if (error == ERR_NONE && reply->type == REDIS_REPLY_STATUS)
+        count(wrong);
+    else
+        free(wrong);
+}
+
+/* One tenant counts once a day against a worker: who looks for questions on which honest workers part cannot ruin one
+ * with them. Canaries (no tenant) count each time. */
+static void was_wrong(struct reactor *reactor, const char *worker, const char *tenant)
+{
     struct log_ctx ctx = {.worker = worker};
     struct wrong *wrong = calloc(1, sizeof(*wrong));
     log_warn(&ctx, "its answer was wrong: two other operators' workers agree on another one");
-    enum error error = worker_store_reputation(reactor->redis, str_of(worker), &evidence, on_stored, NULL);
-    if (error != ERR_NONE)
-        on_stored(NULL, error);
-    if (!wrong)
+    if (!wrong) {
+        not_noted(ERR_NO_MEMORY);
         return;
+    }
     wrong->reactor = reactor;
     str_copy(wrong->worker, sizeof(wrong->worker), str_of(worker));
-    if (redis_commandf(reactor->redis, on_noted, wrong, "SET sl:mismatch:%s 1 EX " AGAIN_WITHIN_S " GET", worker) !=
-        ERR_NONE)
+    if (!tenant) {
+        count(wrong);
+        return;
+    }
+    enum error error =
+        redis_commandf(reactor->redis, on_first, wrong, "SET sl:mismatch:%s:%s 1 NX EX " DAY_S, worker, tenant);
+    if (error != ERR_NONE) {
+        not_noted(error);
         free(wrong);
+    }
 }
 
 /* -- money -- */
@@ -111,13 +156,15 @@ void check_verdict(struct answer_check *check, enum check_result result)
         [CHECK_PEER_WRONG] = METRIC_CHECKS_PEER_WRONG,
         [CHECK_INCONCLUSIVE] = METRIC_CHECKS_INCONCLUSIVE,
     };
+    const struct usage_record *original = &check->asks[CHECK_ORIGINAL].record;
+    const char *tenant = check->canary ? NULL : original->tenant;
     metrics_count(reactor->metrics, counters[result], 1);
     if (result == CHECK_ORIGINAL_WRONG) {
-        was_wrong(reactor, check->asks[CHECK_ORIGINAL].record.worker);
+        was_wrong(reactor, original->worker, tenant);
         if (!check->canary)
-            refund(reactor, &check->asks[CHECK_ORIGINAL].record);
+            refund(reactor, original);
     } else if (result == CHECK_PEER_WRONG && check->asks[CHECK_PEER].worker) {
-        was_wrong(reactor, check->asks[CHECK_PEER].record.worker);
+        was_wrong(reactor, check->asks[CHECK_PEER].record.worker, tenant);
     }
     if (check->canary)
         canary_verdict(check, result);

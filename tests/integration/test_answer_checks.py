@@ -95,7 +95,7 @@ def test_the_liar_pays(make_gateway, make_operators):
     fleet.servers[0].fault(count=-1, say="lie", head_delay_ms=50)
     for server in fleet.servers[1:]:
         server.fault(count=-1, head_delay_ms=30)  # so that the checks cost something
-    call_until(lambda: checks(gateway, "original_wrong") >= 1, lambda: ask(tenant, fleet, 0, stream=True))
+    call_until(lambda: checks(gateway, "original_wrong") >= 2, lambda: ask(tenant, fleet, 0, stream=True))
     wait_until_idle(gateway)
     refunded = lambda: transfers(gateway, "refund")
     wait_until(lambda: len(refunded()) == checks(gateway, "original_wrong") == gateway.metric("sluice_refunds_total"), 10, "refunds")
@@ -116,6 +116,7 @@ def test_the_liar_pays(make_gateway, make_operators):
     expect_books(gateway)
     wait_until(lambda: correctness(gateway, fleet, 0) > 0, 10, "the liar's correctness falls")
     assert [correctness(gateway, fleet, i) for i in (1, 2)] == [0, 0]
+    assert 9.9 < correctness(gateway, fleet, 0) <= 10, "one tenant counts once a day"
     # The tenant pays no check, its operators are paid for them.
     assert all(tenant.id not in json.dumps(t) for t in transfers(gateway, "check"))
     paid = lambda: {e["account"] for t in transfers(gateway, "check") for e in t["entries"]}
@@ -124,6 +125,18 @@ def test_the_liar_pays(make_gateway, make_operators):
     # Nothing tells a worker that it is asked for a check's sake.
     heads = {head_fields(r["head"]) for r in fleet.servers[1].requests() + fleet.servers[0].requests()}
     assert len(heads) <= 2, heads
+
+
+def test_wrong_for_two_tenants_is_proven_anew(make_gateway, make_operators):
+    gateway = make_gateway(config=CHECKED)
+    fleet = make_operators(gateway, 3)
+    fleet.servers[0].fault(count=-1, say="lie")
+    proven = lambda: gateway.worker(fleet.workers[0].id)["last_probe_at"]
+    before = proven()
+    for tenant, counts in ((gateway.tenant(), 10), (gateway.tenant(), 20)):
+        assert proven() == before
+        call_until(lambda: correctness(gateway, fleet, 0) > counts - 5, lambda: ask(tenant, fleet, 0))
+    wait_until(lambda: proven() > before, 20, "it proved itself again")
 
 
 def test_a_liar_that_is_asked_for_a_check_harms_nobody(make_gateway, make_operators):
