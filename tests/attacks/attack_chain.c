@@ -127,7 +127,7 @@ static void count_rows(struct lie *lie, struct rows *ret)
     const struct probe_backend_ops *ops = lie_backend(lie);
     const size_t columns = (size_t)shape.n * shape.blocks;
     int8_t *want = malloc(shape.n * columns);
-    struct probe_backend *backend;
+    struct probe_backend *backend = NULL;
     struct fingerprint print = {0};
     struct buf row, path;
     uint32_t root[8];
