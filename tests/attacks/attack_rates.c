@@ -305,7 +305,7 @@ static void pings(void)
                 if (rtts[r] > 0) /* longer work makes less of the true round trip: nearer to the truth, never above */
                     continue;
                 is_right &= is_no_more("fill", proven->fill_gbps, without.fill_gbps) &&
-                            is_no_more("pass", proven->pass_gbps, without.pass_gbps) &
+                            is_no_more("pass", proven->pass_gbps, without.pass_gbps) &&
                                 is_no_more("chain", proven->chain_tops, without.chain_tops);
             }
         }
