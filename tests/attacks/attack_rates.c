@@ -306,7 +306,7 @@ static void pings(void)
                     continue;
                 is_right &= is_no_more("fill", proven->fill_gbps, without.fill_gbps) &&
                             is_no_more("pass", proven->pass_gbps, without.pass_gbps) &&
-                                is_no_more("chain", proven->chain_tops, without.chain_tops);
+                            is_no_more("chain", proven->chain_tops, without.chain_tops);
             }
         }
 }
