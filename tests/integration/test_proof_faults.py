@@ -1,0 +1,91 @@
+"""Proofs under fire: two gateways prove the same workers every second or two while gateways and workers are killed. No worker
+may pay for that, and the receipts of each stay one chain."""
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+
+import harness
+from harness import wait_until
+
+SECONDS = float(os.environ.get("SLUICE_FAULT_SECONDS", "20"))
+WORKERS = 6
+
+
+@pytest.fixture
+def redis_url():
+    """A Redis of our own, to be shared by the gateways."""
+    process = harness.Process()
+    path = process.directory / "r.sock"
+    process.spawn(["redis-server", "--port", "0", "--unixsocket", path, "--dir", process.directory, "--save", ""])
+    wait_until(path.exists, 10, "redis is up")
+    yield f"unix://{path}"
+    process.remove()
+
+
+def all_receipts(gateway, worker_id):
+    """Oldest first."""
+    return harness.all_pages(lambda params: gateway.admin_ok("GET", f"/api/v1/workers/{worker_id}/proofs", params=params))[::-1]
+
+
+def is_one_chain(receipts):
+    """Each names the one before it, and no two name the same."""
+    return len({r["previous"] for r in receipts}) == len(receipts)
+
+
+def test_proofs_under_fire(make_gateway, make_server, redis_url, tmp_path):
+    config = {"redis": {"url": redis_url}, "probes": {"reprobe_min_s": 1, "reprobe_max_s": 2}}
+    gateways = [make_gateway(config=config, threads=2, start=False) for _ in range(2)]
+    for gateway in gateways:
+        gateway.start()
+    server = make_server(models=[harness.new_model_name()])
+    workers = [harness.Worker(gateways[0], server) for _ in range(WORKERS)]
+    dice, kills = random.Random(20261122), Counter()
+    try:
+        for worker in workers:
+            worker.start()
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            time.sleep(dice.uniform(0.2, 1.2))
+            victim = dice.choice(["worker", "worker", "gateway"])
+            process = dice.choice(workers if victim == "worker" else gateways)
+            process.kill()
+            time.sleep(dice.uniform(0, 0.3))
+            process.start(wait=False)
+            kills[victim] += 1
+        assert kills["worker"] and kills["gateway"], kills
+        for gateway in gateways:
+            gateway.wait_ready()
+        # A claim of a gateway that died lasts half a minute; then another one goes on.
+        counts = {w.id: len(all_receipts(gateways[0], w.id)) for w in workers}
+        for worker in workers:
+            worker.wait_state("ready", 60)
+            wait_until(lambda: len(all_receipts(gateways[0], worker.id)) >= counts[worker.id] + 2, 60, "it is proven again")
+        assert gateways[0].admin_ok("GET", "/api/v1/admin/bans")["data"] == []
+        for gateway in gateways:
+            for row in gateway.workers():
+                assert row["state"] == "ready" and not row["reason"] and not row["banned_until"], row
+            assert "suspended:" not in gateway.log(), [line for line in gateway.log().splitlines() if "suspended:" in line]
+        for worker in workers:
+            found = all_receipts(gateways[0], worker.id)
+            assert found[0]["previous"] == "" and is_one_chain(found), [r["previous"] for r in found]
+            assert {r["result"] for r in found} == {"passed"}, Counter(r["result"] for r in found)
+            path = tmp_path / f"{worker.id}.json"
+            path.write_text(json.dumps(found))
+            said = subprocess.run([harness.BUILD / "sluice", "proof", "verify", path], capture_output=True, text=True, timeout=60)
+            assert said.returncode == 0, said.stdout + said.stderr
+        # Proofs leave nothing behind: what some fifty more of them take is noise.
+        proofs = lambda: sum(len(all_receipts(gateways[0], w.id)) for w in workers)
+        before, had = [harness.rss_kib(g.pid) for g in gateways], proofs()
+        wait_until(lambda: proofs() >= had + 50, 120, "fifty more proofs")
+        grown = [harness.rss_kib(g.pid) - rss for g, rss in zip(gateways, before)]
+        print(f"kills {dict(kills)}, {proofs()} receipts, grown by {grown} KiB")
+        assert max(grown) < 8192, grown
+    finally:
+        for worker in workers:
+            worker.remove()
