@@ -349,6 +349,7 @@ static enum error device_open(struct probe_run *run, struct proof_device *device
                                                   .reactor = run->reactor,
                                                   .worker = run->worker,
                                                   .verify = &verify,
+                                                  .is_over = &control->is_shut,
                                                   .events = &events,
                                                   .ctx = device};
     return proof_session_open(&options, &device->session);

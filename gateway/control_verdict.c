@@ -130,6 +130,9 @@ void control_identified(struct probe_run *run, const struct identity_memory *mem
     const struct registry_entry *entry = run_entry(run);
     const struct worker_proof *proof = entry ? &entry->record.proof : NULL;
     int64_t now_ms = clock_wall_ms();
+    /* Further devices than those that were admitted; a small check would make them count as much. */
+    if (proof && run->purpose != VERIFY_ADMISSION && proof->at_ms && run->device_count > proof->devices)
+        run->has_changed = true;
     if (has_twins(run))
         snprintf(run->refusal, sizeof(run->refusal), "two of its GPUs are the same one");
     for (unsigned i = 0; entry && i < run->device_count; i++) {

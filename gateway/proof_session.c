@@ -24,6 +24,7 @@ struct proof_session {
     struct verify_session *verify;
     struct verify_job job;
     struct timer resume;
+    const bool *is_over;
     enum step step;
     enum verify_next next;
     struct verify_send send;
@@ -225,7 +226,7 @@ static void session_send(struct proof_session *session)
     session->status = 0;
     session->took_ns = 0;
     session->is_late = session->is_too_large = false;
-    session->is_asking = loop_post(session->reactor->loop, run_send, session) == ERR_NONE;
+    session->is_asking = !*session->is_over && loop_post(session->reactor->loop, run_send, session) == ERR_NONE;
     if (session->is_asking)
         return;
     if (session->is_last)
@@ -245,6 +246,7 @@ enum error proof_session_open(const struct proof_session_options *options, struc
         return error;
     }
     session->loop = options->loop;
+    session->is_over = options->is_over;
     session->pool = options->pool;
     session->reactor = options->reactor;
     session->worker = worker_ref(options->worker);

@@ -24,6 +24,7 @@ struct proof_session_options {
     struct reactor *reactor; /* has a link to the worker */
     struct worker *worker;
     const struct verify_options *verify;
+    const bool *is_over; /* once set nothing more is given to the reactor, which may be ending */
     const struct proof_events *events;
     void *ctx;
 };

@@ -38,6 +38,25 @@ def is_one_chain(receipts):
     return len({r["previous"] for r in receipts}) == len(receipts)
 
 
+def test_a_gateway_stops_in_the_middle_of_proofs(make_gateway, make_server):
+    gateway = make_gateway(config={"probes": {"reprobe_min_s": 1, "reprobe_max_s": 2}}, threads=2)
+    server, dice = make_server(models=[harness.new_model_name()]), random.Random(7)
+    workers = [harness.Worker(gateway, server) for _ in range(WORKERS)]
+    try:
+        for worker in workers:
+            worker.start()
+        for stop in range(int(os.environ.get("SLUICE_FAULT_STOPS", "8"))):
+            asked = [gateway.admin("POST", f"/api/v1/workers/{worker.id}/proofs").status_code for worker in workers]
+            assert set(asked) <= {202, 409}, asked
+            time.sleep(dice.uniform(0, 0.06))
+            assert gateway.stop() == 0, gateway.log()[-3000:]
+            gateway.start()
+            wait_until(lambda: all(w["linked"] for w in gateway.workers()), 30, "all linked again")
+    finally:
+        for worker in workers:
+            worker.remove()
+
+
 def test_proofs_under_fire(make_gateway, make_server, redis_url, tmp_path):
     config = {"redis": {"url": redis_url}, "probes": {"reprobe_min_s": 1, "reprobe_max_s": 2}}
     gateways = [make_gateway(config=config, threads=2, start=False) for _ in range(2)]

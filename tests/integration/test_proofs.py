@@ -154,6 +154,21 @@ def test_a_workers_gpus_are_challenged_at_once(gateway_of_gpus, gpu_worker):
     assert sizes() == [3] * 6
 
 
+def test_a_further_gpu_is_admitted_before_it_is_sold(gateway_of_gpus, gpu_worker):
+    """Not by a small check of an admitted worker, which says little of its memory."""
+    gateway = gateway_of_gpus(reprobe_min_s=1, reprobe_max_s=2)
+    worker = gpu_worker(gateway, gpus=2)
+    worker.stop()
+    with open(worker.options["probe"]) as f:
+        text = f.read()
+    with open(worker.options["probe"], "w") as f:
+        f.write(text.replace("FAKE_CUDA_DEVICES=1", "FAKE_CUDA_DEVICES=2").replace(f"FAKE_CUDA_REAL={4 << 20}", f"FAKE_CUDA_REAL={8 << 20}"))
+    worker.start()
+    second = lambda: [r["purpose"] for r in receipts(gateway, worker.id) if r["gpu"] == 1]
+    wait_until(second, 30, "the second GPU is proven")
+    assert second()[-1] == "admission"
+
+
 def test_who_claims_anothers_uuid_has_no_power_over_it(gateway_of_gpus, gpu_worker):
     """The UUID of a GPU is no secret: what is done under it by other keys is not held against its worker."""
     gateway = gateway_of_gpus(reprobe_min_s=1, reprobe_max_s=2)
