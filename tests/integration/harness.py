@@ -22,6 +22,7 @@ import openai
 
 REPO = Path(__file__).resolve().parents[2]
 BUILD = REPO / os.environ.get("SLUICE_BUILD", "build")
+THREADS = int(os.environ.get("SLUICE_THREADS", "1"))  # reactors of a gateway, where a test does not say
 ADMIN_KEY = "test-admin-key-0123456789abcdef"
 live_processes = []  # those of the running test, whose logs are shown when it fails
 _libc = ctypes.CDLL(None)
@@ -181,12 +182,12 @@ class ModelServer(Process):
 class Gateway(Process):
     name = "gateway"
 
-    def __init__(self, config=None, args=(), env=None, data_dir=None, threads=1):
+    def __init__(self, config=None, args=(), env=None, data_dir=None, threads=None):
         super().__init__()
         self.port = free_port()
         self.address = "127.0.0.1"
         self.data_dir = Path(data_dir) if data_dir else self.directory / "d"
-        self.config = {"threads": threads, **(config or {})}
+        self.config = {"threads": threads or THREADS, **(config or {})}
         self.args = args
         self.env = {"SLUICE_ADMIN_KEY": ADMIN_KEY, **(env or {})}
         self.http = None
