@@ -113,7 +113,8 @@ static bool has_twins(const struct probe_run *run)
     return false;
 }
 
-/* Another key, device or driver than those that were proven. Of several devices the summary holds one: its key and
+/* Another key, device or driver than those that were proven, or more devices, which a check of what memory they leave
+ * free would make count as much as the admitted ones. Of several devices the summary holds one: its key and
  * driver are all of theirs, its UUID is not. */
 static bool is_another(const struct probe_run *run, const struct worker_proof *proof,
                        const struct verify_report *report, const char *uuid_sha256)
@@ -121,7 +122,8 @@ static bool is_another(const struct probe_run *run, const struct worker_proof *p
     char key[sizeof(proof->worker_key)];
     crypto_hex(report->worker_key, sizeof(report->worker_key), key);
     return report->purpose != VERIFY_ADMISSION && proof->at_ms &&
-           (strcmp(proof->worker_key, key) != 0 || strcmp(proof->driver, report->claim.driver) != 0 ||
+           (run->device_count > proof->devices || strcmp(proof->worker_key, key) != 0 ||
+            strcmp(proof->driver, report->claim.driver) != 0 ||
             (run->device_count == 1 && strcmp(proof->uuid_sha256, uuid_sha256) != 0));
 }
 
@@ -130,9 +132,6 @@ void control_identified(struct probe_run *run, const struct identity_memory *mem
     const struct registry_entry *entry = run_entry(run);
     const struct worker_proof *proof = entry ? &entry->record.proof : NULL;
     int64_t now_ms = clock_wall_ms();
-    /* Further devices than those that were admitted; a small check would make them count as much. */
-    if (proof && run->purpose != VERIFY_ADMISSION && proof->at_ms && run->device_count > proof->devices)
-        run->has_changed = true;
     if (has_twins(run))
         snprintf(run->refusal, sizeof(run->refusal), "two of its GPUs are the same one");
     for (unsigned i = 0; entry && i < run->device_count; i++) {
