@@ -9,7 +9,7 @@
 #include "probes/primitives.h"
 
 #define PROBE_DEVICES_MAX 16
-#define PROBE_PASSES_MAX 16
+#define PROBE_PASSES_MAX 64
 #define PROBE_NAME_MAX 64
 
 enum probe_route { /* how CHAIN's products were computed; told, not proven */

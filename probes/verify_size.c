@@ -185,7 +185,7 @@ static uint64_t whole_memory(const struct verify_session *session)
     return vram > 8 * DRIVER_BYTES && vram - DRIVER_BYTES < most ? vram - DRIVER_BYTES : most;
 }
 
-/* A spot check fills so much that sixteen passes over it are long enough, in doublings. */
+/* A spot check fills so much that the most passes over it are long enough, in doublings. */
 static uint64_t spot_bytes(const struct verify_session *session)
 {
     const uint64_t free_bytes = session->report.claim.free_bytes / 10 * 9;

@@ -399,7 +399,7 @@ static void files_are_strict(void **state)
          ": classes[1].vram_gib (new): must be a number, 0 or more, and in its unit"},
         {"classes: [{name: cpu, pass_gbps: nan}]\n",
          ": classes[0].pass_gbps (cpu): must be a number, 0 or more, and in its unit"},
-        {"classes: [{name: cpu, passes: 17}]\n", ": classes[0].passes (cpu): must be a whole number within its limits"},
+        {"classes: [{name: cpu, passes: 65}]\n", ": classes[0].passes (cpu): must be a whole number within its limits"},
         {"classes: [{name: cpu, passes: 1.5}]\n",
          ": classes[0].passes (cpu): must be a whole number within its limits"},
         {"classes: [{name: cpu, spot_fill_bytes: 5 MB}]\n",
