@@ -318,7 +318,7 @@ void table_head(const char *title)
 bool tally_end(const struct tally *tally)
 {
     const double n = tally->trials, most = n * tally->bound + 6 * sqrt(n * tally->bound * (1 - tally->bound));
-    const bool is_honest = tally->passed + tally->others == tally->trials && tally->others <= tally->others_share * n;
+    const bool is_honest = tally->passed == tally->trials;
     const bool is_right = tally->must_pass ? is_honest : tally->passed <= most;
     char bound[32];
     if (tally->must_pass)

@@ -80,9 +80,8 @@ double chance_between(double least, double most);
 #define TALLY_REASONS 3
 struct tally {
     const char *attack, *class_name;
-    double bound;        /* at most that share of the trials may pass */
-    bool must_pass;      /* an honest one: every one passes, */
-    double others_share; /* and at most that share as a neighbouring class, which scattered times may make of it */
+    double bound;                    /* at most that share of the trials may pass */
+    bool must_pass;                  /* an honest one: every one passes, */
     unsigned trials, passed, others; /* others: passed as another class than claimed */
     unsigned by_result[VERIFY_LOST + 1];
     double ratio_least, ratio_most, credit_sum;
