@@ -234,7 +234,6 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
         snprintf(proof->gpu, sizeof(proof->gpu), "%s", class ? class->name : "unknown");
         proof->proven = report->proven;
         proof->class_vram_gib = class ? class->vram_gib : 0;
-        proof->class_vram_gib = class ? class->vram_gib : 0;
         proof->ratio = report->ratio;
         proof->performance = report->performance;
         proof->claimed_performance = claimed ? proven_performance(claimed, &report->proven) : 1;
@@ -407,8 +406,8 @@ static void tell_devices(struct probe_run *run)
         struct str receipt = STR("");
         if (is_worth_a_receipt(report) && next < run->verdict->receipt_count)
             receipt = run->verdict->receipts[next++];
-        if (report && report->has_hello && report->result != VERIFY_LOST && report->result != VERIFY_LATE &&
-            !run->control->is_shut)
+        if (report && report->has_hello && report->result != VERIFY_LATE &&
+            (report->result != VERIFY_LOST || report->is_occupied) && !run->control->is_shut)
             proof_session_tell(device->session, receipt);
         else
             device->state = DEVICE_TOLD;

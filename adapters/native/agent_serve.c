@@ -191,8 +191,26 @@ static bool is_frame(struct str body)
     return body.len >= 3 && body.ptr[0] == 'S' && body.ptr[1] == 'L' && body.ptr[2] == PROBE_PROTOCOL_VERSION;
 }
 
+/* What the gateway made of a proof, for the operator of this machine. */
+static void tell_verdict(const struct agent_aux *aux)
+{
+    struct str body = buf_str(&aux->body);
+    if (body.len < PROBE_FRAME_HEAD || body.ptr[3] != PROBE_VERDICT)
+        return;
+    struct probe_frame *frame = malloc(sizeof(*frame));
+    struct log_ctx log = agent_log(aux->agent);
+    if (frame && probe_frame_decode(body, frame) == ERR_NONE && frame->of.verdict.is_passed)
+        log_info(&log, "gateway %s took a proof", aux->link->gateway->id);
+    else if (frame && probe_frame_decode(body, frame) == ERR_NONE)
+        log_warn(&log, "gateway %s did not take a proof: " STR_FMT, aux->link->gateway->id,
+                 STR_ARG(frame->of.verdict.reason));
+    free(frame);
+}
+
 static void probe_finished(struct agent_aux *aux)
 {
+    if (is_frame(buf_str(&aux->body)))
+        tell_verdict(aux);
     if (!is_frame(buf_str(&aux->body)))
         agent_answer_error(aux->stream, 400, NULL, "bad_frame", "This is no frame of the proof protocol.");
     else if (agent_probe_ask(aux->agent->probe, str_of(aux->link->gateway->id), &aux->body, ask_done, aux, &aux->ask) !=

@@ -202,6 +202,7 @@ def test_memory_in_use_is_no_lie(gateway_of_gpus, gpu_worker, tmp_path):
     worker.id = row["id"]
     assert "are free" in row["reason"] and row["banned_until"] is None
     assert receipts(gateway, worker.id) == []
+    wait_until(lambda: "did not take a proof: hello: only" in worker.log(), 10, "the worker's operator is told")
     script = tmp_path / "probe-1-1"
     full = script.read_text()
     worker.stop()
