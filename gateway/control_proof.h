@@ -54,6 +54,9 @@ void control_verdict_free(struct control_verdict *verdict);
 /* Of two devices of one worker, which tells of it: the worse result, or the weaker class, for all are sold as that;
  * within a class the slower. */
 bool control_is_worse(const struct verify_report *report, const struct verify_report *than);
+/* What a passed proof adds to the reputation. */
+struct reputation_evidence control_good_evidence(const struct verify_report *report, int64_t admitted_at_ms,
+                                                 int64_t now_ms);
 /* What the hellos tell of who it is; how many. to_learn: but for a device that is known to be the worker's. */
 size_t control_identities(const struct probe_run *run, bool to_learn, struct identity ret[static IDENTITIES_MAX]);
 /* What is known of those: sets the run's refusal or has_changed. */

@@ -245,12 +245,25 @@ static void summarise(struct control_verdict *verdict, const struct probe_run *r
     }
 }
 
+/* What a device showed of its memory is believed for so long. Who says ever after that it is in use is still asked for
+ * products, but its name for hardware fades, until its memory is free for a whole proof again. */
+#define MEMORY_BELIEVED_MS (INT64_C(7) * 24 * 3600 * 1000)
+
+struct reputation_evidence control_good_evidence(const struct verify_report *report, int64_t admitted_at_ms,
+                                                 int64_t now_ms)
+{
+    struct reputation_evidence evidence = reputation_of_proof(report->purpose, report->credit, report->rtt_ns > 0);
+    if (report->purpose == VERIFY_LEASE && now_ms - admitted_at_ms > MEMORY_BELIEVED_MS)
+        evidence.good[REPUTATION_HARDWARE] = 0;
+    return evidence;
+}
+
 static void judge_passed(struct control_verdict *verdict, const struct probe_run *run,
                          const struct verify_report *report, const struct registry_entry *entry)
 {
     summarise(verdict, run, report, entry);
     verdict->event = ADMISSION_PROBE_GOOD;
-    verdict->evidence = reputation_of_proof(report->purpose, report->credit, report->rtt_ns > 0);
+    verdict->evidence = control_good_evidence(report, run->claim.admitted_at_ms, clock_wall_ms());
     const char *claimed = entry->record.gpu, *gpu = verdict->proof.gpu;
     if (run->control->settings->probes.mismatch == MISMATCH_SUSPEND && strcmp(claimed, gpu) != 0) {
         verdict->event = ADMISSION_PROBE_SLOW;

@@ -41,12 +41,30 @@ static void within_a_class_the_slower_does(void **state)
     assert_true(control_is_worse(&slow, &quick) && !control_is_worse(&quick, &slow));
 }
 
+/* A device whose memory is never free again lives on what it showed of it for a week. */
+static void old_proofs_of_memory_fade(void **state)
+{
+    (void)state;
+    const int64_t day_ms = INT64_C(86400000), admitted_at = 1000 * day_ms;
+    struct verify_report lease = report_of(VERIFY_PASSED, NULL, 1, 100), spot = lease;
+    lease.purpose = VERIFY_LEASE;
+    spot.purpose = VERIFY_SPOT;
+    lease.credit = spot.credit = 1;
+    struct reputation_evidence young = control_good_evidence(&lease, admitted_at, admitted_at + 7 * day_ms),
+                               old = control_good_evidence(&lease, admitted_at, admitted_at + 7 * day_ms + 1),
+                               free = control_good_evidence(&spot, admitted_at, admitted_at + 8 * day_ms);
+    assert_true(young.good[REPUTATION_HARDWARE] > 0 && free.good[REPUTATION_HARDWARE] > 0);
+    assert_true(old.good[REPUTATION_HARDWARE] == 0 && old.bad[REPUTATION_HARDWARE] == 0);
+    assert_true(old.good[REPUTATION_CORRECTNESS] == young.good[REPUTATION_CORRECTNESS]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_tells_of_all),
         cmocka_unit_test(the_weaker_class_tells_of_all),
         cmocka_unit_test(within_a_class_the_slower_does),
+        cmocka_unit_test(old_proofs_of_memory_fade),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
