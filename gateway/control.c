@@ -54,6 +54,9 @@ static void on_counted(void *ctx, enum error error)
         if (error == ERR_NONE)
             entry->counted_failed = counting->failed;
     }
+    /* The feed tells of a reputation once a second at most, and this may have been within that second. */
+    if (error == ERR_NONE && !counting->control->is_shut)
+        control_load_worker(counting->control, str_of(counting->id));
     free(counting);
 }
 
