@@ -32,7 +32,8 @@ unsigned prover_claims(struct prover *prover, struct probe_claim ret[static PROB
 MUST_CHECK enum error prover_unseal(struct prover *prover, unsigned gpu, struct str context, struct str sealed,
                                     struct buf *to);
 
-/* A device failed and cannot be opened again in this process, as after a fault of a CUDA kernel: only a new process can. */
+/* A device failed and cannot be opened again in this process, as after a fault of a CUDA kernel: only a new process
+ * can. */
 bool prover_is_broken(struct prover *prover);
 
 #endif

@@ -44,7 +44,7 @@ struct prover {
     uint32_t worker_words[PROBE_KEY_BYTES / 4];
     pthread_mutex_t lock;
     uint64_t chains; /* so far */
-    bool is_broken; /* a device that failed could not be opened again */
+    bool is_broken;  /* a device that failed could not be opened again */
     unsigned device_count;
     struct device devices[PROBE_DEVICES_MAX];
 };
