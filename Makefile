@@ -14,10 +14,12 @@ OPT ?= -O2 -g
 SAN ?=
 CFLAGS_ALL := -std=c17 -D_GNU_SOURCE -I. $(WARN) $(OPT) $(SAN) -fno-omit-frame-pointer -fstack-protector-strong \
   -MMD -MP $(PKG_CFLAGS) $(CFLAGS)
-LDLIBS_AGENT := $(PKG_LIBS) -lpthread -lm
-LDLIBS_ALL := $(MHD_LIBS) $(LDLIBS_AGENT)
-# The probe runs on machines that have a driver and little else: static but for the C library, which dlopen needs.
+LDLIBS_ALL := $(MHD_LIBS) $(PKG_LIBS) -lpthread -lm
+# The probe and the worker run on machines that have a driver and little else: static but for the C library, which
+# dlopen and name look-ups need. adapters/native/portable is what libcurl.a wants beside.
 LDLIBS_PROBE := -l:libcrypto.a -l:libjansson.a -l:libyaml.a -ldl -lpthread -lm
+LDLIBS_WORKER := -l:libcurl.a -l:libnghttp2.a -l:libssl.a -l:libcrypto.a -l:libjansson.a -l:libyaml.a -ldl \
+  -lpthread -lm
 quiet = $(if $(filter 1,$(V)),,@printf '  %-5s %s\n' $(1) $(2);)
 
 LIBS_IN_ORDER := gateway adapters scheduler probes pricing core
@@ -142,8 +144,9 @@ build/tests/cuda_emu/emu.o: $(wildcard tests/cuda_emu/*) probes/cuda/kernels.h
 
 $(BUILD)/sluiced: $(BUILD)/gateway/sluiced.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
-$(BUILD)/sluice-worker: $(BUILD)/adapters/native/sluice_worker.o $(filter-out %libgateway.a,$(ARCHIVES))
-	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_AGENT)
+$(BUILD)/sluice-worker: $(BUILD)/adapters/native/sluice_worker.o $(BUILD)/adapters/native/portable/curl_parts.o \
+  $(filter-out %libgateway.a,$(ARCHIVES))
+	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_WORKER)
 $(BUILD)/sluice-probe: $(BUILD)/probes/sluice_probe.o $(BUILD)/libprobes.a $(BUILD)/libcore.a
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_PROBE)
 $(BUILD)/admit: $(BUILD)/tests/gpu/admit.o $(BUILD)/libprobes.a $(BUILD)/libcore.a
