@@ -14,8 +14,8 @@
  * A run is one machine that the lease was active on: a lease that was recovered elsewhere has further ones, numbered
  * from 0, each with its own price and its duration from 0.
  *
- * A key's budget: it holds nothing for leases, but neither a first nor a further hold is made that is more than what
- * the budget has left, and charges count in it, in the period in which their slice ended.
+ * A key's budget is held of and charged beside the balance, in the period that now is: a lease is neither started nor
+ * extended with more than the budget has left. What is charged counts in the period in which its slice ended.
  *
  * All calls are asynchronous. done fires once, in a coming turn, unless the call itself returned an error: ERR_NONE, or
  * ERR_CLOSED, ERR_DEADLINE, ERR_BUSY, ERR_CANCELLED: Redis did not answer, nothing is known, repeat the same call. */
@@ -31,7 +31,7 @@
 
 typedef void lease_money_fn(void *ctx, enum error error);
 
-/* A limit of the API key that the lease was made with. */
+/* The API key that the lease was made with. */
 struct lease_budget {
     char key[ID_TEXT_MAX];
     char period[8];         /* "day" | "month" */
@@ -70,8 +70,9 @@ MUST_CHECK enum error lease_hold(struct redis *redis, const char *tenant, const 
 /* Charges what bill->until_ms has beyond what was charged of this run; nothing if that is nothing. ERR_BAD_INPUT at
  * once: a bill that no ledger could take. */
 MUST_CHECK enum error lease_charge(struct redis *redis, const struct lease_bill *bill, lease_money_fn *done, void *ctx);
-/* What the lease still holds goes back to the balance; to be called after the last charge. Again is harmless. */
-MUST_CHECK enum error lease_release(struct redis *redis, const char *tenant, const char *lease, lease_money_fn *done,
+/* What the lease still holds goes back; to be called after the last charge. Again is harmless. */
+MUST_CHECK enum error lease_release(struct redis *redis, const char *tenant, const char *lease,
+                                    const struct lease_budget *budget /* may be NULL */, lease_money_fn *done,
                                     void *ctx);
 
 #endif

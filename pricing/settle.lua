@@ -5,13 +5,17 @@
 --       an entry a call with a field r for each row
 --       5 invoice lines of that month: hash    6 ledger: stream    7 chain: hash of its last entry    8 days: set
 --       9 short: hash record id -> what it was charged, where that is less than its cost
+--       10 for a slice of a lease, which comes alone: hash n (how many slices were settled) and, for each run of the
+--       lease, up to which millisecond it is charged
 -- ARGV  1 gateway    2 day    3 seconds to remember ids for    then a record each:
 --       id at_ms cost loss income take supplier line gpu_ms row kind penalty
 --       cost + loss = income (the supplier's) + take (ours); line "" keeps the record off the invoice.
 --       kind  usage    a call
 --             check    the platform's own call: cost 0, its loss is booked to plat:checks
 --             refund   of the call of which it is a copy, with the id "refund:<id>"; penalty is the supplier's
--- Gives the number of records that were new.
+--       Of a slice, the last field is "<n> <run> <from ms> <until ms>".
+-- Gives the number of records that were new; of a slice that does not begin where its run was charged up to,
+-- "<n> <charged ms>" as they are, and nothing was done.
 --
 -- Amounts are decimal strings and move by HINCRBY. Numbers in Lua are exact below 2^53 only: those of at most 14 digits
 -- are summed here (a batch is at most 64 records), longer ones move one by one.
@@ -19,6 +23,17 @@ local call = redis.call
 local purse, holds, gateway = KEYS[1], KEYS[2], ARGV[1]
 local FIELDS = 12
 local SUMMED_DIGITS = 14
+
+local is_slice = KEYS[10] ~= nil
+if is_slice then
+    local n, run, from, till = ARGV[3 + FIELDS]:match('^(%d+) (%d+) (%d+) (%d+)$')
+    local was = call('HMGET', KEYS[10], 'n', run)
+    local was_n, was_at = was[1] or '0', was[2] or '0'
+    if n ~= was_n or from ~= was_at then
+        return was_n .. ' ' .. was_at
+    end
+    call('HSET', KEYS[10], 'n', string.format('%.0f', n + 1), run, till)
+end
 
 local ids = {}
 for i = 4, #ARGV, FIELDS do
@@ -120,7 +135,7 @@ local function line_add(line, gpu_ms, charged)
         sum = {n = 0, ms = 0, usd = 0}
         lines[line] = sum
     end
-    sum.n = sum.n + 1
+    sum.n = sum.n + (is_slice and 0 or 1)
     if #gpu_ms > SUMMED_DIGITS then
         call('HINCRBY', KEYS[5], line .. '\31ms', gpu_ms)
     else

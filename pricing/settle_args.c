@@ -96,7 +96,8 @@ static void add_key(struct settle_args *args, const struct purse *purse, const c
     end_arg(args, start);
 }
 
-void settle_args_begin(struct settle_args *args, const struct usage_record *first, const char *owner)
+/* lease: NULL for calls. */
+static void begin(struct settle_args *args, const struct usage_record *first, const char *owner, const char *lease)
 {
     char day[11], month[8];
     struct purse purse;
@@ -116,11 +117,18 @@ void settle_args_begin(struct settle_args *args, const struct usage_record *firs
     add_key(args, &purse, "chain", "");
     add_key(args, &purse, "days", "");
     add_key(args, &purse, "short:", day);
+    assert(args->count == SETTLE_KEYS);
+    if (lease)
+        add_key(args, &purse, "lse:", lease);
     args->key_count = args->count;
-    assert(args->key_count == SETTLE_KEYS);
     add_text(args, owner);
     add_text(args, day);
     add_number(args, DEDUP_S);
+}
+
+void settle_args_begin(struct settle_args *args, const struct usage_record *first, const char *owner)
+{
+    begin(args, first, owner, NULL);
 }
 
 static const char *kind_of(const struct usage_record *record)
@@ -128,7 +136,8 @@ static const char *kind_of(const struct usage_record *record)
     return record->outcome == USAGE_REFUNDED ? "refund" : record->outcome == USAGE_CHECKED ? "check" : "usage";
 }
 
-void settle_args_add(struct settle_args *args, const struct usage_record *record)
+/* All fields but the last. */
+static void add_record(struct settle_args *args, const struct usage_record *record)
 {
     int64_t full = record->cost_usd_nano + record->loss_usd_nano, take = 0;
     const char *texts[] = {record->id, record->key, record->worker, record->network, record->model};
@@ -170,7 +179,30 @@ void settle_args_add(struct settle_args *args, const struct usage_record *record
     }
     end_arg(args, start);
     add_text(args, kind_of(record));
+}
+
+void settle_args_add(struct settle_args *args, const struct usage_record *record)
+{
+    int64_t full = record->cost_usd_nano + record->loss_usd_nano;
+
+    add_record(args, record);
     add_number(args, record->outcome == USAGE_REFUNDED ? full * REFUND_PENALTY_TIMES : 0);
+}
+
+void settle_args_lease(struct settle_args *args, const struct usage_record *record, const struct settle_slice *slice)
+{
+    int64_t numbers[] = {slice->n, slice->run, slice->from_ms, slice->until_ms};
+    size_t start;
+
+    begin(args, record, slice->lease, slice->lease);
+    add_record(args, record);
+    start = args->text_len;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        if (i > 0)
+            put_text(args, " ");
+        put_number(args, numbers[i]);
+    }
+    end_arg(args, start);
 }
 
 void settle_args_begin_budget(struct settle_args *args, const struct usage_record *first, const char *owner)

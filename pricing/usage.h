@@ -11,6 +11,7 @@ enum usage_outcome {
     USAGE_BROKEN,        /* the worker's side broke the stream: cost 0 */
     USAGE_REFUNDED,      /* takes a call back: see refund.h */
     USAGE_CHECKED,       /* asked by the platform itself to check an answer: see refund.h */
+    USAGE_LEASED,        /* a slice of a lease: see lease_money.h; never in a journal */
 };
 
 #define USAGE_MODEL_MAX 160
@@ -20,7 +21,8 @@ enum usage_outcome {
 
 /* Plain data of fixed size: it lies in the mapped journal as it is. Texts are NUL-terminated. */
 struct usage_record {
-    /* "use_...", "refund:use_..." or "check:...": the identity of the charge; settling it twice moves money once. */
+    /* "use_...", "refund:use_...", "check:..." or "lse_...:<number>": the identity of the charge; settling it twice
+     * moves money once. */
     char id[ID_TEXT_MAX];
     char tenant[ID_TEXT_MAX], key[ID_TEXT_MAX], worker[ID_TEXT_MAX];
     char supplier[USAGE_SUPPLIER_MAX], network[USAGE_NETWORK_MAX], gpu[USAGE_GPU_MAX], model[USAGE_MODEL_MAX];

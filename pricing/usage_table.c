@@ -178,7 +178,7 @@ bool usage_row_parse(struct str text, struct usage_row *ret)
         !str_to_i64(gpu_ms, &row.sums.gpu_ms) || !str_to_i64(prompt, &row.sums.prompt_tokens) ||
         !str_to_i64(completion, &row.sums.completion_tokens) || !str_to_i64(cost, &row.sums.cost_usd_nano))
         return false;
-    if (outcome_number == USAGE_REFUNDED)
+    if (outcome_number == USAGE_REFUNDED || outcome_number == USAGE_LEASED)
         row.sums.requests = 0;
     *ret = row;
     return true;
