@@ -1,5 +1,6 @@
 #include "gateway/settings.h"
 
+#include "adapters/network.h"
 #include "probes/catalogue.h"
 
 #include <stdio.h>
@@ -36,6 +37,11 @@ static const struct config_row network_rows[] = {
      .offset = NETWORK(credential),
      .standard = "",
      .help = "map of env:NAME or file:PATH"},
+    {.key = "options",
+     .type = CONFIG_MAP,
+     .offset = NETWORK(options),
+     .standard = "",
+     .help = "map of what else its adapter wants to know"},
     {.key = "poll_s",
      .type = CONFIG_INT,
      .offset = NETWORK(poll_s),
@@ -43,6 +49,20 @@ static const struct config_row network_rows[] = {
      .min = 1,
      .max = 86400,
      .help = "seconds between looks at its offers"},
+    {.key = "offers_ttl_s",
+     .type = CONFIG_INT,
+     .offset = NETWORK(offers_ttl_s),
+     .standard = "0",
+     .min = 0,
+     .max = 604800,
+     .help = "older offers are not sold; 0: 3 x poll_s"},
+    {.key = "markup_bps",
+     .type = CONFIG_INT,
+     .offset = NETWORK(markup_bps),
+     .standard = "0",
+     .min = 0,
+     .max = 10000,
+     .help = "basis points on top of its prices"},
     {.key = "probe",
      .type = CONFIG_CHOICE,
      .offset = NETWORK(probe),
@@ -54,6 +74,33 @@ static const struct config_row network_rows[] = {
      .offset = NETWORK(max_price_per_gpu_hour_usd_nano),
      .standard = "",
      .help = "dearer offers are not taken in"},
+    {.key = "reconcile_s",
+     .type = CONFIG_INT,
+     .offset = NETWORK(reconcile_s),
+     .standard = "60",
+     .min = 1,
+     .max = 86400,
+     .help = "seconds between looks at what runs there"},
+    {.key = "orphan_grace_s",
+     .type = CONFIG_INT,
+     .offset = NETWORK(orphan_grace_s),
+     .standard = "120",
+     .min = 0,
+     .max = 86400,
+     .help = "what no lease owns this long is ended"},
+    {.key = NULL},
+};
+
+#define EXCHANGE(field) offsetof(struct settings_rate, field)
+static const struct config_row rate_rows[] = {
+    {.key = "currency",
+     .type = CONFIG_STRING,
+     .offset = EXCHANGE(currency),
+     .help = "as a network names it, such as AKT"},
+    {.key = "usd",
+     .type = CONFIG_STRING,
+     .offset = EXCHANGE(usd),
+     .help = "what one is worth; networks may tell it too"},
     {.key = NULL},
 };
 
@@ -79,6 +126,7 @@ static const struct config_row network_rows[] = {
 
 static const struct config_row rows[] = {
     ADDRESS("listen", listen, "127.0.0.1:8080", "where callers connect"),
+    TEXT("public_url", public_url, "", "http(s)://HOST[:PORT] where leased machines reach us; empty: from listen"),
     TEXT("data_dir", data_dir, "./var", "journals, embedded Redis, admin key"),
     NUMBER("threads", CONFIG_INT, threads, "0", 0, 256, "reactors; 0: one a core"),
     TEXT("redis.url", redis_url, "", "redis://HOST:PORT, unix:///PATH; empty: our own server in data_dir"),
@@ -138,6 +186,13 @@ static const struct config_row rows[] = {
      .items = network_rows,
      .item_size = sizeof(struct settings_network),
      .help = "where supply comes from besides our own workers"},
+    {.key = "rates",
+     .type = CONFIG_LIST,
+     .offset = AT(rates),
+     .standard = "",
+     .items = rate_rows,
+     .item_size = sizeof(struct settings_rate),
+     .help = "what currencies of networks are worth"},
     {.key = NULL},
 };
 _Static_assert(sizeof(rows) / sizeof(*rows) <= 64, "config keeps a bit a row");
@@ -163,6 +218,18 @@ static enum error check_catalogue(const struct settings *settings, char error[st
     return failed;
 }
 
+/* Ids stand in offers' and keys' names. */
+static bool is_network_id(const char *id)
+{
+    size_t len = strlen(id);
+    for (size_t i = 0; i < len; i++) {
+        char c = id[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_'))
+            return false;
+    }
+    return len < NETWORK_ID_MAX;
+}
+
 static enum error check_networks(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
 {
     const struct settings_network *networks = settings->networks.items;
@@ -170,6 +237,11 @@ static enum error check_networks(const struct settings *settings, char error[sta
         const struct settings_network *network = &networks[i];
         if (!*network->id) {
             snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].id: must not be empty", i);
+            return ERR_BAD_INPUT;
+        }
+        if (!is_network_id(network->id)) {
+            snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].id: must be at most %d letters, digits, '-' or '_'", i,
+                     NETWORK_ID_MAX - 1);
             return ERR_BAD_INPUT;
         }
         for (size_t other = 0; other < i; other++) {
@@ -187,6 +259,59 @@ static enum error check_networks(const struct settings *settings, char error[sta
     return ERR_NONE;
 }
 
+/* Rates of the file hold for ever. */
+static enum error set_rate(const struct settings *settings, size_t i, struct rates *rates)
+{
+    const struct settings_rate *rate = (const struct settings_rate *)settings->rates.items + i;
+    return rates_set(rates, str_of(rate->currency), str_of(rate->usd), STR("configuration"), 0);
+}
+
+static enum error check_rates(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
+{
+    struct rates rates;
+    rates_init(&rates, 0);
+    for (size_t i = 0; i < settings->rates.count; i++) {
+        enum error failed = set_rate(settings, i, &rates);
+        if (!failed)
+            continue;
+        const char *why = failed == ERR_DENIED   ? "this currency's rate is fixed or follows from another"
+                          : failed == ERR_EXISTS ? "is given twice"
+                          : failed == ERR_TOO_LARGE
+                              ? "too many currencies"
+                              : "must be a currency's name and a decimal amount such as \"0.7312\"";
+        snprintf(error, CONFIG_ERROR_MAX, "rates[%zu]: %s", i, why);
+        return ERR_BAD_INPUT;
+    }
+    return ERR_NONE;
+}
+
+void settings_rates(const struct settings *settings, struct rates *ret)
+{
+    rates_init(ret, 0);
+    for (size_t i = 0; i < settings->rates.count; i++) {
+        if (set_rate(settings, i, ret) != ERR_NONE)
+            return; /* settings_check has refused such settings */
+    }
+}
+
+int64_t settings_offers_ttl_ms(const struct settings_network *network)
+{
+    return (network->offers_ttl_s ? network->offers_ttl_s : 3 * network->poll_s) * 1000;
+}
+
+static bool is_url(const char *text)
+{
+    struct str url = str_of(text);
+    if (!str_starts(url, STR("http://")) && !str_starts(url, STR("https://")))
+        return false;
+    struct str host = {strstr(text, "://") + 3, 0};
+    host.len = strlen(host.ptr);
+    bool is_good = host.len > 0 && *host.ptr != '/' && host.len < 200;
+    for (size_t i = 0; is_good && i < host.len; i++)
+        is_good = host.ptr[i] > ' ' && host.ptr[i] < 127 && !strchr("\"'`$\\?#@<>", host.ptr[i]);
+    return is_good;
+}
+
 enum error settings_check(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
 {
     const char *why = NULL;
@@ -194,6 +319,8 @@ enum error settings_check(const struct settings *settings, char error[static CON
         why = "listen: must not be empty";
     else if (!*settings->data_dir)
         why = "data_dir: must not be empty";
+    else if (*settings->public_url && !is_url(settings->public_url))
+        why = "public_url: must be http://HOST[:PORT] or https://HOST[:PORT]";
     else if (!*settings->link_tls_cert != !*settings->link_tls_key)
         why = "link_tls: cert and key go together";
     else if (settings->probes.reprobe_min_s > settings->probes.reprobe_max_s)
@@ -208,6 +335,8 @@ enum error settings_check(const struct settings *settings, char error[static CON
     }
     if (!why) {
         enum error failed = check_networks(settings, error);
+        if (!failed)
+            failed = check_rates(settings, error);
         return failed ? failed : check_catalogue(settings, error);
     }
     snprintf(error, CONFIG_ERROR_MAX, "%s", why);

@@ -3,6 +3,7 @@
 #define SLUICE_GATEWAY_SETTINGS_H
 
 #include "core/config.h"
+#include "pricing/rates.h"
 
 enum settings_probe { PROBE_REQUIRED, PROBE_REPORT, PROBE_OFF };
 enum settings_mismatch { MISMATCH_RECLASS, MISMATCH_SUSPEND };
@@ -13,16 +14,23 @@ struct settings_take_rate {
     int64_t bps;
 };
 
+struct settings_rate {
+    char *currency, *usd;
+};
+
 struct settings_network {
     char *id, *adapter, *base_url;
     struct config_map credential; /* secrets, resolved */
-    int64_t poll_s;
+    struct config_map options;    /* plain texts */
+    int64_t poll_s, offers_ttl_s; /* offers_ttl_s 0: see settings_offers_ttl_ms */
+    int64_t markup_bps, reconcile_s, orphan_grace_s;
     int probe;                               /* enum settings_probe */
     int64_t max_price_per_gpu_hour_usd_nano; /* -1: none */
 };
 
 struct settings {
     struct config_address listen;
+    char *public_url; /* "": by the listen address */
     char *data_dir;
     int64_t threads;                      /* 0: one reactor a core */
     char *redis_url;                      /* "": embedded */
@@ -50,6 +58,7 @@ struct settings {
     char *metrics_token;         /* secret; NULL when not given */
     int log_level;               /* enum log_level */
     struct config_list networks; /* of struct settings_network */
+    struct config_list rates;    /* of struct settings_rate */
 };
 
 /* path NULL: the defaults alone. error is at least CONFIG_ERROR_MAX bytes. On error ret holds nothing. */
@@ -65,6 +74,10 @@ void settings_free(struct settings *settings); /* what it owns; accepts NULL */
 
 /* How many of 10,000 answers are checked on another worker: 0 .. 3000. */
 int64_t settings_check_answers_bps(const struct settings *settings);
+/* The rates of the file; networks may add to them. */
+void settings_rates(const struct settings *settings, struct rates *ret);
+/* How long a network's offers are sold after they were seen. */
+int64_t settings_offers_ttl_ms(const struct settings_network *network);
 /* The supplier's take rate in basis points: its own row, else the row "*", else 0. */
 int64_t settings_take_bps(const struct settings *settings, struct str supplier);
 

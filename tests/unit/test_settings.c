@@ -58,6 +58,8 @@ static void check_defaults(const struct settings *settings)
     assert_int_equal(settings->log_level, LOG_INFO);
     assert_null(settings->metrics_token);
     assert_int_equal(settings->networks.count, 0);
+    assert_string_equal(settings->public_url, "");
+    assert_int_equal(settings->rates.count, 0);
     assert_int_equal(settings->aliases.count, 0);
 }
 
@@ -98,7 +100,10 @@ static void everything(void **state)
              "models: {aliases: {gpt-4o-mini: gemma-3-270m, \"7\": seven}}\nmetrics: {token: env:TEST_SETTINGS_TOKEN}\n"
              "log: {level: warn}\n"
              "networks:\n  - {id: own, adapter: native, credential: {api_key: \"file:%s\"}, probe: report,\n"
-             "     max_price_per_gpu_hour_usd: \"5.00\"}\n  - {id: two, adapter: native, poll_s: 60}\n",
+             "     max_price_per_gpu_hour_usd: \"5.00\", options: {region: eu, \"7\": seven}, markup_bps: 250,\n"
+             "     offers_ttl_s: 45, reconcile_s: 5, orphan_grace_s: 0}\n  - {id: two, adapter: native, poll_s: 60}\n"
+             "public_url: https://gate.example:8443\n"
+             "rates: [{currency: AKT, usd: \"0.7312\"}]\n",
              path);
     char secret_path[64];
     strcpy(secret_path, path);
@@ -132,6 +137,22 @@ static void everything(void **state)
     assert_int_equal(networks[0].max_price_per_gpu_hour_usd_nano, 5000000000);
     assert_int_equal(networks[1].poll_s, 60);
     assert_int_equal(networks[1].max_price_per_gpu_hour_usd_nano, -1);
+    assert_string_equal(config_map_get(&networks[0].options, STR("region")), "eu");
+    assert_string_equal(config_map_get(&networks[0].options, STR("7")), "seven");
+    assert_int_equal(networks[0].markup_bps, 250);
+    assert_int_equal(networks[1].markup_bps, 0);
+    assert_int_equal(settings_offers_ttl_ms(&networks[0]), 45000);
+    assert_int_equal(settings_offers_ttl_ms(&networks[1]), 180000);
+    assert_int_equal(networks[0].reconcile_s, 5);
+    assert_int_equal(networks[1].reconcile_s, 60);
+    assert_int_equal(networks[0].orphan_grace_s, 0);
+    assert_int_equal(networks[1].orphan_grace_s, 120);
+    assert_string_equal(settings.public_url, "https://gate.example:8443");
+    struct rates rates;
+    struct rate rate;
+    settings_rates(&settings, &rates);
+    assert_int_equal(rates_find(&rates, STR("akt"), 1, &rate), ERR_NONE);
+    assert_int_equal(rate.digits, 7312);
     settings_free(&settings);
 }
 
@@ -198,6 +219,21 @@ static void errors(void **state)
         {"probes: {catalogue: /nonexistent/c.yaml}\n", ": probes.catalogue: /nonexistent/c.yaml: cannot be read"},
         {"networks: [{adapter: native}]\n", ":1: networks[0]: lacks 'id'"},
         {"networks: [{id: '', adapter: native}]\n", ": networks[0].id: must not be empty"},
+        {"networks: [{id: a b, adapter: native}]\n",
+         ": networks[0].id: must be at most 23 letters, digits, '-' or '_'"},
+        {"networks: [{id: abcdefghijklmnopqrstuvwx, adapter: native}]\n",
+         ": networks[0].id: must be at most 23 letters, digits, '-' or '_'"},
+        {"networks: [{id: a, adapter: native, options: {a: [b]}}]\n",
+         ":1: networks[0].options.a: must be a single value"},
+        {"networks: [{id: a, adapter: native, markup_bps: 10001}]\n",
+         ":1: networks[0].markup_bps: must be a whole number from 0 to 10000"},
+        {"rates: [{currency: AKT}]\n", ":1: rates[0]: lacks 'usd'"},
+        {"rates: [{currency: AKT, usd: much}]\n",
+         ": rates[0]: must be a currency's name and a decimal amount such as \"0.7312\""},
+        {"rates: [{currency: USD, usd: \"1\"}]\n", ": rates[0]: this currency's rate is fixed or follows from another"},
+        {"public_url: gate.example\n", ": public_url: must be http://HOST[:PORT] or https://HOST[:PORT]"},
+        {"public_url: \"http://a b\"\n", ": public_url: must be http://HOST[:PORT] or https://HOST[:PORT]"},
+        {"public_url: \"https:///x\"\n", ": public_url: must be http://HOST[:PORT] or https://HOST[:PORT]"},
         {"networks: [{id: a, adapter: vast}]\n", ": networks[0].adapter: adapter vast is not built in"},
         {"networks: [{id: a, adapter: native}, {id: a, adapter: native}]\n",
          ": networks[1].id: 'a' is taken by another network"},
