@@ -35,6 +35,9 @@ struct control_told {
     size_t count;
 };
 
+struct lease_driver;
+struct networks;
+
 struct control {
     struct gateway *gateway;
     struct loop *loop;
@@ -67,6 +70,9 @@ struct control {
 
     struct keyring_store *keyring_store;
     struct credit_gate *credit_gate;
+
+    struct networks *networks;
+    struct lease_driver *leases;
 
     struct hub *hub;
     struct hub_reactor **hubs; /* by reactor; the hub borrows them */

@@ -120,6 +120,8 @@ struct lease {
     size_t endpoint_count;
 
     /* money; see pricing/lease_money.h */
+    int64_t budget_usd_nano; /* of the key that it was made with; 0: it has none */
+    char budget_period[8];   /* "day" | "month" */
     bool is_held, is_released;
     int64_t price_usd_nano;               /* of this epoch; 0: none yet */
     int64_t since_ms;                     /* billed from; 0: not billing */
