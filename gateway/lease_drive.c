@@ -325,6 +325,18 @@ static void on_tick(struct timer *timer)
 
 /* -- opening and closing ----------------------------------------------------------------------------------------- */
 
+static void take_settings(struct lease_policy *policy, const struct settings *settings)
+{
+    policy->slice_ms = settings->leases.slice_ms;
+    policy->watch_ms = settings->leases.watch_ms;
+    policy->describe_ms = settings->leases.boot_poll_ms;
+    policy->probing_ms = settings->leases.probing_ms;
+    policy->grace_ms = settings->leases.grace_ms;
+    policy->retry_ms = settings->leases.retry_ms;
+    policy->silent_ms = settings->leases.silent_ms;
+    policy->seek_ms = settings->leases.seek_ms;
+}
+
 enum error lease_driver_open(struct control *control, struct networks *networks, struct redis *redis,
                              struct lease_driver **ret)
 {
@@ -341,6 +353,7 @@ enum error lease_driver_open(struct control *control, struct networks *networks,
     driver->loop = control->loop;
     driver->redis = redis;
     driver->policy = lease_policy_default;
+    take_settings(&driver->policy, control->settings);
     driver->policy.terms = drive_terms;
     driver->policy.ctx = driver;
     driver->tick.on_due = on_tick;

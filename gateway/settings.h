@@ -54,6 +54,9 @@ struct settings {
         int settle;                    /* enum settings_settle */
         struct config_list take_rates; /* of struct settings_take_rate */
     } pricing;
+    struct {
+        int64_t slice_ms, watch_ms, boot_poll_ms, probing_ms, grace_ms, retry_ms, silent_ms, seek_ms;
+    } leases;                    /* see scheduler/lease.h */
     struct config_map aliases;   /* model -> model */
     char *metrics_token;         /* secret; NULL when not given */
     int log_level;               /* enum log_level */

@@ -174,7 +174,9 @@ struct lease_policy {
     int64_t probing_ms;  /* from up to proven (5 min) */
     int64_t grace_ms;    /* unfunded: how long after the warning it is stopped (60 s) */
     int64_t retry_ms;    /* first pause of retry_until_up, doubled to 16 times it; (15 s) */
-    int64_t silent_ms;   /* active, but neither network nor door tell of it: lost (3 min) */
+    int64_t
+        seek_ms; /* what a lost answer may have made is looked for so long, beside the network's settle_ms (2 min) */
+    int64_t silent_ms; /* active, but neither network nor door tell of it: lost (3 min) */
     struct lease_terms (*terms)(void *ctx, const char *network);
     void *ctx;
 };
