@@ -47,6 +47,13 @@ struct credit *credit_unref(struct credit *credit)
     return NULL;
 }
 
+int64_t credit_limit(const struct credit *credit, const char **ret_period)
+{
+    assert(credit->kind == CREDIT_BUDGET);
+    *ret_period = credit->is_daily ? "day" : "month";
+    return credit->limit_usd_nano;
+}
+
 int64_t credit_period_start(const struct credit *credit, int64_t wall_ms)
 {
     if (credit->kind != CREDIT_BUDGET)

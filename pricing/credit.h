@@ -32,6 +32,8 @@ int64_t credit_take(struct credit *credit, int64_t want_usd_nano);
  * as held in Redis until the usage record is settled. */
 int64_t credit_charge(struct credit *credit, int64_t held_usd_nano, int64_t cost_usd_nano);
 int64_t credit_left(const struct credit *credit);
+/* What a budget's period is limited to; *ret_period: "day" or "month". Not of balances. */
+int64_t credit_limit(const struct credit *credit, const char **ret_period);
 /* Start (Unix ms) of the budget period the credit counts in now; 0 for balances. */
 int64_t credit_period_start(const struct credit *credit, int64_t wall_ms);
 
