@@ -21,7 +21,9 @@ struct catalogue {
     size_t count;
 };
 
-/* Copies the built-in rows in. */
+/* The built-in rows as they are written; they live for ever. */
+const struct catalogue_row *catalogue_built_in(size_t *ret_count);
+/* Copies them in. */
 void catalogue_add_built_in(struct catalogue *catalogue);
 /* Rows of a YAML file over those that are there. */
 MUST_CHECK enum error catalogue_add_file(struct catalogue *catalogue, const char *path,
