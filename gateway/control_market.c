@@ -42,7 +42,7 @@ static enum error market_rebuild(struct control *control)
 /* All reactors or, without memory, some: then it is done again. */
 static enum error hand_out(struct control *control)
 {
-    struct snapshot *snapshot = snapshot_new(market_ref(control->market), keyring_ref(control->keyring), true);
+    struct snapshot *snapshot = snapshot_new(market_ref(control->market), NULL, keyring_ref(control->keyring), true);
     enum error error = snapshot ? ERR_NONE : ERR_NO_MEMORY;
     for (size_t i = 0; error == ERR_NONE && i < control->gateway->reactor_count; i++) {
         struct reactor *reactor = control->gateway->reactors[i];

@@ -49,7 +49,7 @@ static enum error open_snapshot(struct reactor *reactor)
     enum error error = market_build(NULL, 0, NULL, 0, &market);
     if (error != ERR_NONE)
         return error;
-    reactor->snapshot = snapshot_new(market, NULL, false);
+    reactor->snapshot = snapshot_new(market, NULL, NULL, false);
     return reactor->snapshot ? ERR_NONE : ERR_NO_MEMORY;
 }
 

@@ -59,7 +59,7 @@ static json_t *parts_json(double price, double latency, double reputation)
 struct offers_ask {
     struct offer_query query;
     int64_t limit, offset;
-    int explain;
+    int explain, slices;
 };
 
 static bool is_plain(struct str text)
@@ -142,12 +142,61 @@ static bool offers_query(struct api_call *call, struct offers_ask *ret, struct a
         !query_int(call, "count", 0, INT32_MAX, &count, error) ||
         !query_int(call, "limit", 1, ROUTES_PAGE_MAX, &ask.limit, error) ||
         !query_flag(call, "interruptible", &ask.query.interruptible, error) ||
-        !query_flag(call, "explain", &ask.explain, error) || !sort_query(call, &ask.query.sort, error) ||
-        !cursor_query(call, &ask.offset, error) || !wishes_query(call, &ask.query, error))
+        !query_flag(call, "slices", &ask.slices, error) || !query_flag(call, "explain", &ask.explain, error) ||
+        !sort_query(call, &ask.query.sort, error) || !cursor_query(call, &ask.offset, error) ||
+        !wishes_query(call, &ask.query, error))
         return false;
     ask.query.count_min = (uint32_t)count;
+    ask.query.now_ms = clock_wall_ms();
+    ask.query.without = (ask.slices ? 0u : OFFER_SLICE) | (ask.query.network.ptr ? 0u : OFFER_DOUBLE);
     *ret = ask;
     return true;
+}
+
+/* Names between commas. */
+static json_t *names_json(struct str names)
+{
+    json_t *list = json_array();
+    for (struct str name; list && (name = str_next(&names, ',')).ptr;) {
+        if (name.len && json_array_append_new(list, text_json(name)) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+static json_t *count_json(uint32_t count)
+{
+    return count ? json_integer(count) : json_null();
+}
+
+/* What only offers of other networks have; false: out of memory. */
+static bool add_foreign(json_t *offer, const struct market *market, uint32_t row)
+{
+    unsigned marks = market_marks(market, row);
+    int64_t ttl_ms = market_ttl_ms(market, row);
+    struct str country = market_country(market, row);
+    json_t *more =
+        json_pack("{s:o, s:o, s:b, s:b, s:b, s:o, s:o}", "country", country.len ? text_json(country) : json_null(),
+                  "available", count_json(market_available(market, row)), "unproven",
+                  (int)((marks & OFFER_UNPROVEN) != 0), "estimate", (int)((marks & OFFER_ESTIMATE) != 0), "slice",
+                  (int)((marks & OFFER_SLICE) != 0), "also", names_json(market_also(market, row)), "expires_at",
+                  ttl_ms ? json_integer(market_observed_at_ms(market, row) + ttl_ms) : json_null());
+    bool ok = more && json_object_update(offer, more) == 0;
+    json_decref(more);
+    if (ok && marks & OFFER_SLICE)
+        ok = json_object_set_new(offer, "gpu_share", json_real(market_fraction_ppm(market, row) / 1e6)) == 0;
+    return ok && (!(marks & OFFER_ARM) || json_object_set_new(offer, "arch", json_string("arm64")) == 0);
+}
+
+static bool add_reasons(json_t *offer, const struct market *market, const struct offer_rank *rank)
+{
+    struct str terms = market_terms(market, rank->row);
+    return json_object_set_new(offer, "parts", parts_json(rank->price, rank->latency, rank->reputation)) == 0 &&
+           json_object_set_new(offer, "reputation_parts", scores_json(market, rank->row)) == 0 &&
+           (!terms.len ||
+            json_object_set_new(offer, "terms", json_loadb(terms.ptr, terms.len, JSON_DECODE_ANY, NULL)) == 0);
 }
 
 static json_t *offer_json(const struct market *market, const struct offer_rank *rank, bool explain)
@@ -164,9 +213,7 @@ static json_t *offer_json(const struct market *market, const struct offer_rank *
         market_performance(market, row), "interruptible", (int)market_is_interruptible(market, row), "reputation",
         market_reputation(market, row), "latency_ms", number_json((double)market_latency_ns(market, row) / 1e6),
         "observed_at", (json_int_t)market_observed_at_ms(market, row), "score", rank->score);
-    if (offer && explain &&
-        (json_object_set_new(offer, "parts", parts_json(rank->price, rank->latency, rank->reputation)) != 0 ||
-         json_object_set_new(offer, "reputation_parts", scores_json(market, row)) != 0)) {
+    if (offer && (!add_foreign(offer, market, row) || (explain && !add_reasons(offer, market, rank)))) {
         json_decref(offer);
         return NULL;
     }
@@ -188,13 +235,15 @@ static bool is_there(struct reactor *reactor, const struct market *market, uint3
  * False: out of memory. */
 static bool append_offers(struct reactor *reactor, const struct offers_ask *ask, json_t *data, size_t *at)
 {
-    const struct market *market = reactor->snapshot->market;
+    const struct market *markets[2];
+    size_t market_count = snapshot_markets(reactor->snapshot, markets);
     size_t limit = (size_t)ask->limit, batch = limit + 1;
     struct offer_rank *ranks = calloc(batch, sizeof(*ranks));
     bool fits = ranks != NULL, has_more = true;
     while (fits && has_more && json_array_size(data) < limit) {
-        size_t count = rank_offers(market, &ask->query, *at, batch, ranks), i = 0;
+        size_t count = rank_offers(markets, market_count, &ask->query, *at, batch, ranks), i = 0;
         for (; fits && i < count && json_array_size(data) < limit; i++) {
+            const struct market *market = markets[ranks[i].market];
             if (is_there(reactor, market, ranks[i].row))
                 fits = json_array_append_new(data, offer_json(market, &ranks[i], ask->explain)) == 0;
         }
@@ -211,7 +260,7 @@ void route_offers(struct api_call *call)
 {
     static const char *const known[] = {"gpu",       "count",         "min_vram_gib", "region", "network",
                                         "max_price", "interruptible", "require",      "prefer", "sort",
-                                        "limit",     "explain",       "cursor",       NULL};
+                                        "limit",     "explain",       "cursor",       "slices", NULL};
     struct offers_ask ask;
     struct api_error error;
     if (!api_query_check(call, known))

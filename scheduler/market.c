@@ -10,7 +10,34 @@
 
 #define POOL_MAX UINT32_MAX
 #define INTERN_SLOTS_MIN 16
+#define FRACTION_WHOLE 1000000
 #define SHARE_MIN 0.01 /* of performance and completion, so that an effective price stays finite */
+
+/* -- sightings -- */
+
+struct sighting *sighting_new(int64_t ttl_ms)
+{
+    struct sighting *sighting = calloc(1, sizeof(*sighting));
+    if (!sighting)
+        return NULL;
+    atomic_init(&sighting->refs, 1);
+    sighting->ttl_ms = ttl_ms;
+    return sighting;
+}
+
+struct sighting *sighting_ref(struct sighting *sighting)
+{
+    if (sighting)
+        atomic_fetch_add_explicit(&sighting->refs, 1, memory_order_relaxed);
+    return sighting;
+}
+
+struct sighting *sighting_unref(struct sighting *sighting)
+{
+    if (sighting && atomic_fetch_sub_explicit(&sighting->refs, 1, memory_order_acq_rel) == 1)
+        free(sighting);
+    return NULL;
+}
 
 /* -- interned texts -- */
 
@@ -251,24 +278,50 @@ static double probability(double value)
 static bool add_columns(struct market *m)
 {
     m->id_at = calloc((size_t)m->count + 1, sizeof(*m->id_at));
-    return m->id_at && COLUMN(m, valid) && COLUMN(m, interruptible) && COLUMN(m, gpu) && COLUMN(m, claimed) &&
-           COLUMN(m, gpu_raw) && COLUMN(m, region) && COLUMN(m, network) && COLUMN(m, supplier) &&
-           COLUMN(m, tag_text) && COLUMN(m, tags) && COLUMN(m, gpus) && COLUMN(m, slots) && COLUMN(m, calls_max) &&
-           COLUMN(m, performance) && COLUMN(m, claimed_performance) && COLUMN(m, reputation_scores) &&
-           COLUMN(m, vram_bytes) && COLUMN(m, price_usd_nano) && COLUMN(m, latency_ns) && COLUMN(m, observed_at_ms) &&
-           COLUMN(m, take_rate_bps) && COLUMN(m, price_effective) && COLUMN(m, latency_part) &&
-           COLUMN(m, reputation_part) && COLUMN(m, worker) && COLUMN(m, worker_hash);
+    return m->id_at && COLUMN(m, valid) && COLUMN(m, interruptible) && COLUMN(m, marks) && COLUMN(m, gpu) &&
+           COLUMN(m, claimed) && COLUMN(m, gpu_raw) && COLUMN(m, region) && COLUMN(m, network) && COLUMN(m, supplier) &&
+           COLUMN(m, country) && COLUMN(m, terms) && COLUMN(m, also) && COLUMN(m, available) &&
+           COLUMN(m, fraction_ppm) && COLUMN(m, tag_text) && COLUMN(m, tags) && COLUMN(m, gpus) && COLUMN(m, slots) &&
+           COLUMN(m, calls_max) && COLUMN(m, performance) && COLUMN(m, claimed_performance) &&
+           COLUMN(m, reputation_scores) && COLUMN(m, vram_bytes) && COLUMN(m, price_usd_nano) &&
+           COLUMN(m, latency_ns) && COLUMN(m, observed_at_ms) && COLUMN(m, take_rate_bps) &&
+           COLUMN(m, price_effective) && COLUMN(m, latency_part) && COLUMN(m, reputation_part) && COLUMN(m, worker) &&
+           COLUMN(m, worker_hash);
+}
+
+static bool add_sighting(struct market *m, uint32_t network, struct sighting *sighting)
+{
+    if (network >= m->sighting_count) {
+        struct sighting **more = realloc(m->sightings, ((size_t)network + 1) * sizeof(struct sighting *));
+        if (!more)
+            return false;
+        while (m->sighting_count <= network)
+            more[m->sighting_count++] = NULL;
+        m->sightings = more;
+    }
+    if (!m->sightings[network])
+        m->sightings[network] = sighting_ref(sighting);
+    return true;
 }
 
 static bool add_row(struct market *m, uint32_t row, const struct offer *offer)
 {
+    if (!intern_add(m, &m->countries, offer->country, &m->country[row]) ||
+        !intern_add(m, &m->term_texts, offer->terms, &m->terms[row]) ||
+        !intern_add(m, &m->also_texts, offer->also, &m->also[row]))
+        return false;
     if (!intern_add(m, &m->gpus_seen, offer->gpu, &m->gpu[row]) ||
         !intern_add(m, &m->claims, offer->claimed.ptr ? offer->claimed : offer->gpu, &m->claimed[row]) ||
         !intern_add(m, &m->gpu_raws, offer->gpu_raw, &m->gpu_raw[row]) ||
         !intern_add(m, &m->regions, offer->region, &m->region[row]) ||
         !intern_add(m, &m->networks, offer->network, &m->network[row]) ||
-        !intern_add(m, &m->suppliers, offer->supplier, &m->supplier[row]) || !add_tags(m, row, offer->tags))
+        !intern_add(m, &m->suppliers, offer->supplier, &m->supplier[row]) || !add_tags(m, row, offer->tags) ||
+        !add_sighting(m, m->network[row], offer->sighting))
         return false;
+    m->marks[row] = (uint8_t)offer->marks;
+    m->marks_seen |= offer->marks;
+    m->available[row] = offer->available;
+    m->fraction_ppm[row] = offer->fraction_ppm ? offer->fraction_ppm : FRACTION_WHOLE;
     m->valid[row] = 1;
     m->interruptible[row] = offer->interruptible;
     m->gpus[row] = offer->gpus ? offer->gpus : 1;
@@ -367,7 +420,7 @@ enum error market_build(const struct offer *offers, size_t offer_count, const st
     market->count = (uint32_t)offer_count;
     market->padded = (market->count / MARKET_BLOCK + 1) * MARKET_BLOCK;
     market->gpus_seen.ignores_case = market->regions.ignores_case = market->claims.ignores_case = true;
-    market->networks.ignores_case = market->tag_names.ignores_case = true;
+    market->countries.ignores_case = market->networks.ignores_case = market->tag_names.ignores_case = true;
     /* The first byte is nobody's: it gives even the empty texts an address. */
     bool ok = add_columns(market) && buf_append(&market->pool, "", 1);
     if (ok)
@@ -382,6 +435,7 @@ enum error market_build(const struct offer *offers, size_t offer_count, const st
         market_unref(market);
         return ERR_NO_MEMORY;
     }
+    market->gpu_unknown = intern_find(market, &market->gpus_seen, STR(OFFER_GPU_UNKNOWN));
     *ret = market;
     return ERR_NONE;
 }
@@ -397,9 +451,18 @@ static void market_free(struct market *m)
 {
     for (uint32_t row = 0; m->worker && row < m->count; row++)
         worker_unref(m->worker[row]);
+    for (uint32_t i = 0; i < m->sighting_count; i++)
+        sighting_unref(m->sightings[i]);
     void *const columns[] = {m->id_at,
                              m->valid,
                              m->interruptible,
+                             m->marks,
+                             m->sightings,
+                             m->country,
+                             m->terms,
+                             m->also,
+                             m->available,
+                             m->fraction_ppm,
                              m->gpu,
                              m->claimed,
                              m->gpu_raw,
@@ -432,8 +495,9 @@ static void market_free(struct market *m)
                              m->alias_target};
     for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
         free(columns[i]);
-    struct intern *const interns[] = {&m->gpus_seen, &m->claims,    &m->gpu_raws,  &m->regions, &m->networks,
-                                      &m->suppliers, &m->tag_texts, &m->tag_names, &m->models,  &m->aliases};
+    struct intern *const interns[] = {&m->countries, &m->term_texts, &m->also_texts, &m->gpus_seen, &m->claims,
+                                      &m->gpu_raws,  &m->regions,    &m->networks,   &m->suppliers, &m->tag_texts,
+                                      &m->tag_names, &m->models,     &m->aliases};
     for (size_t i = 0; i < sizeof(interns) / sizeof(interns[0]); i++)
         intern_free(interns[i]);
     buf_free(&m->pool);
@@ -445,162 +509,4 @@ struct market *market_unref(struct market *market)
     if (market && atomic_fetch_sub_explicit(&market->refs, 1, memory_order_acq_rel) == 1)
         market_free(market);
     return NULL;
-}
-
-/* -- reading -- */
-
-size_t market_count(const struct market *market)
-{
-    return market->count;
-}
-
-struct str market_id(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return (struct str){market->pool.ptr + market->id_at[row], market->id_at[row + 1] - market->id_at[row]};
-}
-
-struct worker *market_worker(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->worker[row];
-}
-
-struct str market_network(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return intern_text(market, &market->networks, market->network[row]);
-}
-
-struct str market_gpu(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return intern_text(market, &market->gpus_seen, market->gpu[row]);
-}
-
-struct str market_gpu_raw(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return intern_text(market, &market->gpu_raws, market->gpu_raw[row]);
-}
-
-struct str market_region(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return intern_text(market, &market->regions, market->region[row]);
-}
-
-struct str market_supplier(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return intern_text(market, &market->suppliers, market->supplier[row]);
-}
-
-int64_t market_price(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->price_usd_nano[row];
-}
-
-uint32_t market_gpus(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->gpus[row];
-}
-
-uint32_t market_slots(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->slots[row];
-}
-
-int32_t market_take_rate_bps(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->take_rate_bps[row];
-}
-
-uint64_t market_vram_bytes(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->vram_bytes[row];
-}
-
-bool market_is_interruptible(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->interruptible[row];
-}
-
-double market_reputation(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return 1.0 - (double)market->reputation_part[row];
-}
-
-double market_reputation_score(const struct market *market, uint32_t row, enum reputation_dimension dimension)
-{
-    assert(row < market->count && (unsigned)dimension < REPUTATION_DIMENSIONS);
-    return (double)market->reputation_scores[row][dimension];
-}
-
-struct str market_claimed(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return intern_text(market, &market->claims, market->claimed[row]);
-}
-
-double market_performance(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return (double)market->performance[row];
-}
-
-int64_t market_effective_price(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    double price = (double)market->price_usd_nano[row] / (double)market->claimed_performance[row];
-    return price < 9e18 ? (int64_t)price : INT64_MAX;
-}
-
-int64_t market_latency_ns(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->latency_ns[row];
-}
-
-int64_t market_observed_at_ms(const struct market *market, uint32_t row)
-{
-    assert(row < market->count);
-    return market->observed_at_ms[row];
-}
-
-uint32_t market_model(const struct market *market, struct str name, struct str *ret_target)
-{
-    /* The operator's alias wins over a model of the same name, as long as somebody serves what it stands for. */
-    uint32_t model = MARKET_NONE, alias = intern_find(market, &market->aliases, name);
-    if (alias != MARKET_NONE)
-        model = market->alias_target[alias];
-    if (model == MARKET_NONE)
-        model = intern_find(market, &market->models, name);
-    if (model != MARKET_NONE && ret_target)
-        *ret_target = intern_text(market, &market->models, model);
-    return model;
-}
-
-size_t market_model_count(const struct market *market)
-{
-    return market->models.count;
-}
-
-struct str market_model_name(const struct market *market, uint32_t model)
-{
-    return intern_text(market, &market->models, model);
-}
-
-const uint32_t *market_replicas(const struct market *market, uint32_t model, size_t *ret_count)
-{
-    assert(model < market->models.count);
-    *ret_count = market->replica_at[model + 1] - market->replica_at[model];
-    return market->replica_rows + market->replica_at[model];
 }

@@ -8,6 +8,27 @@
 #include "scheduler/worker.h"
 
 #define OFFER_TAGS_MAX 16
+#define OFFER_GPU_UNKNOWN "unknown" /* its class where the name is not known: only who asks for it sees it */
+
+/* When the offers of a network were last seen: one for all markets that hold them. Written by whoever looks, read by
+ * any thread. */
+struct sighting {
+    atomic_uint refs;
+    atomic_llong at_ms; /* Unix */
+    int64_t ttl_ms;     /* for how long they count after that */
+};
+struct sighting *sighting_new(int64_t ttl_ms); /* NULL: out of memory */
+struct sighting *sighting_ref(struct sighting *sighting);
+struct sighting *sighting_unref(struct sighting *sighting);
+
+/* What sets an offer apart. */
+enum offer_mark {
+    OFFER_SLICE = 1 << 0,    /* a part of a GPU */
+    OFFER_ESTIMATE = 1 << 1, /* its price is known only when it is taken */
+    OFFER_UNPROVEN = 1 << 2, /* its machines are not proven at the door, or it does not matter */
+    OFFER_DOUBLE = 1 << 3,   /* another network lists the same machine, cheaper */
+    OFFER_ARM = 1 << 4,
+};
 
 /* One offer as the control thread knows it; texts are borrowed by market_build for the call. */
 struct offer {
@@ -33,6 +54,16 @@ struct offer {
     uint32_t calls_max;         /* at once, by what it has earned (exposure.h); 0: no bound */
     int64_t latency_ns;         /* prior: round trip */
     int64_t observed_at_ms;
+
+    /* what other networks tell besides */
+    unsigned marks; /* of enum offer_mark */
+    struct sighting
+        *sighting;         /* of its network, in place of observed_at_ms; the market takes a reference; may be NULL */
+    struct str country;    /* ISO 3166 alpha-2 */
+    struct str terms;      /* what is asked for it, in the network's own words: JSON */
+    struct str also;       /* networks that list the same machine: "b,c" */
+    uint32_t available;    /* how many such; 0: not told */
+    uint32_t fraction_ppm; /* of each GPU; 0: whole */
 };
 
 struct model_alias {
@@ -73,6 +104,13 @@ double market_performance(const struct market *market, uint32_t row); /* of what
 int64_t market_effective_price(const struct market *market, uint32_t row);
 int64_t market_latency_ns(const struct market *market, uint32_t row);
 int64_t market_observed_at_ms(const struct market *market, uint32_t row);
+unsigned market_marks(const struct market *market, uint32_t row);
+struct str market_country(const struct market *market, uint32_t row);
+struct str market_terms(const struct market *market, uint32_t row);
+struct str market_also(const struct market *market, uint32_t row);
+uint32_t market_available(const struct market *market, uint32_t row);
+uint32_t market_fraction_ppm(const struct market *market, uint32_t row); /* 1000000: whole */
+int64_t market_ttl_ms(const struct market *market, uint32_t row);        /* 0: it does not grow old */
 
 /* A model by its name or alias; MARKET_NONE when no ready worker serves it. *ret_target gets the name that workers know
  * (differs from name for an alias). */

@@ -26,10 +26,10 @@ struct market {
     uint32_t *id_at; /* [count + 1] into pool */
 
     /* columns, [padded] */
-    uint8_t *valid, *interruptible;
-    uint32_t *gpu, *claimed, *gpu_raw, *region, *network, *supplier, *tag_text;
+    uint8_t *valid, *interruptible, *marks;
+    uint32_t *gpu, *claimed, *gpu_raw, *region, *country, *network, *supplier, *tag_text, *terms, *also;
     uint64_t *tags; /* bit mask by number in tag_names */
-    uint32_t *gpus, *slots, *calls_max;
+    uint32_t *gpus, *slots, *calls_max, *available, *fraction_ppm;
     uint64_t *vram_bytes;
     int64_t *price_usd_nano, *latency_ns, *observed_at_ms;
     int32_t *take_rate_bps;
@@ -40,7 +40,12 @@ struct market {
     struct worker **worker; /* references held */
     uint64_t *worker_hash;  /* of the worker's id, the same in every gateway */
 
-    struct intern gpus_seen, claims, gpu_raws, regions, networks, suppliers, tag_texts, tag_names, models, aliases;
+    struct intern gpus_seen, claims, gpu_raws, regions, countries, networks, suppliers, tag_texts, tag_names, models,
+        aliases, term_texts, also_texts;
+    struct sighting **sightings; /* by network; NULL where its offers do not grow old; references held */
+    uint32_t sighting_count;     /* places in it */
+    unsigned marks_seen;
+    uint32_t gpu_unknown;    /* the class of unknown GPUs, or MARKET_NONE */
     bool tags_overflowed;    /* more than MARKET_TAGS_MAX distinct tags: look into tag_texts for the others */
     float price_median;      /* effective, of all rows */
     float *gpu_price_median; /* by gpu */

@@ -4,62 +4,127 @@
 #include "scheduler/rank.h"
 #include "scheduler/gpu_name.h"
 #include "scheduler/market_columns.h"
+#include "scheduler/region.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CLASSES_COMPARED 4 /* GPU classes that are compared one by one; more go through a table */
+#define CLASSES_COMPARED 4 /* classes of a column that are compared one by one; more go through a table */
 #define DENSE (MARKET_BLOCK / 4)
 
-/* A query with its texts looked up. */
+/* Which values of an interned column are wanted. */
+struct classes {
+    uint8_t *wanted; /* by number; NULL: any */
+    uint32_t few[CLASSES_COMPARED];
+    size_t count;
+};
+
+/* A query with its texts looked up in a market. */
 struct scan {
     const struct market *market;
     const struct offer_query *query;
-    uint8_t *class_wanted; /* by gpu; NULL: any */
-    uint32_t classes[CLASSES_COMPARED];
-    size_t class_count;
-    uint32_t region, network;
+    struct classes gpus, regions, countries, networks;
     struct tag_filter tags;
     float price_reference;
+    uint32_t reference_rows; /* how many rows it stands for */
     bool nothing_fits;
 };
 
 /* Better first: key, then price, then id. */
 struct entry {
     double key;
-    uint32_t row;
+    uint32_t market, row;
 };
 
 struct heap {
-    const struct market *market;
+    const struct market *const *markets;
     struct entry *entries; /* the worst on top */
     size_t count, max;
 };
 
 /* -- preparing -- */
 
-static bool choose_classes(struct scan *scan, struct str gpu)
+static bool classes_make(struct classes *classes, uint32_t of)
+{
+    classes->wanted = calloc((size_t)of + 1, sizeof(*classes->wanted));
+    return classes->wanted;
+}
+
+static void classes_add(struct classes *classes, uint32_t number)
+{
+    classes->wanted[number] = 1;
+    if (classes->count < CLASSES_COMPARED)
+        classes->few[classes->count] = number;
+    classes->count++;
+}
+
+/* The name itself where the market has it, else all that it can mean. */
+static bool gpu_fits(const struct market *market, struct str gpu, uint32_t exact, uint32_t class)
+{
+    return exact != MARKET_NONE ? class == exact : gpu_name_means(gpu, intern_text(market, &market->gpus_seen, class));
+}
+
+static bool choose_gpus(struct scan *scan, struct str gpu)
 {
     const struct market *market = scan->market;
-    uint32_t most = 0;
-    scan->class_wanted = calloc((size_t)market->gpus_seen.count + 1, sizeof(*scan->class_wanted));
-    if (!scan->class_wanted)
+    if (!classes_make(&scan->gpus, market->gpus_seen.count))
         return false;
+    scan->reference_rows = 0;
     uint32_t exact = intern_find(market, &market->gpus_seen, gpu);
     for (uint32_t class = 0; class < market->gpus_seen.count; class ++) {
-        if (exact != MARKET_NONE ? class != exact
-                                 : !gpu_name_means(gpu, intern_text(market, &market->gpus_seen, class)))
+        if (!gpu_fits(market, gpu, exact, class))
             continue;
-        scan->class_wanted[class] = 1;
-        if (scan->class_count < CLASSES_COMPARED)
-            scan->classes[scan->class_count] = class;
-        scan->class_count++;
-        if (market->gpu_rows[class] > most) {
-            most = market->gpu_rows[class];
+        classes_add(&scan->gpus, class);
+        if (market->gpu_rows[class] > scan->reference_rows) {
+            scan->reference_rows = market->gpu_rows[class];
             scan->price_reference = market->gpu_price_median[class];
         }
     }
-    scan->nothing_fits |= scan->class_count == 0;
+    scan->nothing_fits |= scan->gpus.count == 0;
+    return true;
+}
+
+static bool choose_regions(struct scan *scan, struct str said)
+{
+    const struct market *market = scan->market;
+    if (!classes_make(&scan->regions, market->regions.count) ||
+        !classes_make(&scan->countries, market->countries.count))
+        return false;
+    for (uint32_t i = 0; i < market->regions.count; i++) {
+        if (region_means(said, intern_text(market, &market->regions, i), STR("")))
+            classes_add(&scan->regions, i);
+    }
+    for (uint32_t i = 0; i < market->countries.count; i++) {
+        if (region_means(said, STR(""), intern_text(market, &market->countries, i)))
+            classes_add(&scan->countries, i);
+    }
+    scan->nothing_fits |= scan->regions.count + scan->countries.count == 0;
+    return true;
+}
+
+static bool is_stale(const struct sighting *sighting, int64_t now_ms)
+{
+    return sighting && now_ms - atomic_load_explicit(&sighting->at_ms, memory_order_relaxed) > sighting->ttl_ms;
+}
+
+/* The networks that may be shown, where some may not. */
+static bool choose_networks(struct scan *scan, const struct offer_query *query)
+{
+    const struct market *market = scan->market;
+    struct classes *networks = &scan->networks;
+    uint32_t asked = query->network.ptr ? intern_find(market, &market->networks, query->network) : MARKET_NONE;
+    if (!classes_make(networks, market->networks.count))
+        return false;
+    for (uint32_t i = 0; i < market->networks.count; i++) {
+        if ((!query->network.ptr || i == asked) && !(query->now_ms && is_stale(market->sightings[i], query->now_ms)))
+            classes_add(networks, i);
+    }
+    scan->nothing_fits |= networks->count == 0;
+    if (networks->count == market->networks.count) {
+        free(networks->wanted);
+        *networks = (struct classes){.count = 0};
+    }
     return true;
 }
 
@@ -69,30 +134,22 @@ static bool scan_make(const struct market *market, const struct offer_query *que
     ret->market = market;
     ret->query = query;
     ret->price_reference = market->price_median;
-    if (query->region.ptr) {
-        ret->region = intern_find(market, &market->regions, query->region);
-        ret->nothing_fits |= ret->region == MARKET_NONE;
-    }
-    if (query->network.ptr) {
-        ret->network = intern_find(market, &market->networks, query->network);
-        ret->nothing_fits |= ret->network == MARKET_NONE;
-    }
+    ret->reference_rows = market->count;
     tag_filter_make(market, query->require, &ret->tags);
     ret->nothing_fits |= ret->tags.impossible;
-    if (query->gpu.ptr && !choose_classes(ret, query->gpu))
-        return false;
-    if (ret->price_reference < 1e-9f)
-        ret->price_reference = 1e-9f; /* all are free: keeps 0 / 0 away */
-    return true;
+    return (!query->region.ptr || choose_regions(ret, query->region)) && choose_networks(ret, query) &&
+           (!query->gpu.ptr || choose_gpus(ret, query->gpu));
+}
+
+static void scan_free(struct scan *scan)
+{
+    free(scan->gpus.wanted);
+    free(scan->regions.wanted);
+    free(scan->countries.wanted);
+    free(scan->networks.wanted);
 }
 
 /* -- filters over a block -- */
-
-static void keep_equal(uint32_t *restrict keep, const uint32_t *restrict column, uint32_t wanted)
-{
-    for (size_t i = 0; i < MARKET_BLOCK; i++)
-        keep[i] &= column[i] == wanted;
-}
 
 static void keep_at_least(uint32_t *restrict keep, const uint32_t *restrict column, uint32_t least)
 {
@@ -124,19 +181,46 @@ static void keep_flag(uint32_t *restrict keep, const uint8_t *restrict column, u
         keep[i] &= column[i] == wanted;
 }
 
-static void keep_classes(uint32_t *restrict keep, const struct scan *scan, const uint32_t *restrict gpu)
+static void keep_unlike(uint32_t *restrict keep, const uint32_t *restrict column, uint32_t unwanted)
 {
-    if (scan->class_count > CLASSES_COMPARED) {
+    for (size_t i = 0; i < MARKET_BLOCK; i++)
+        keep[i] &= column[i] != unwanted;
+}
+
+static void keep_at_most(uint32_t *restrict keep, const uint32_t *restrict column, uint32_t most)
+{
+    for (size_t i = 0; i < MARKET_BLOCK; i++)
+        keep[i] &= column[i] <= most;
+}
+
+static void keep_without(uint32_t *restrict keep, const uint8_t *restrict column, uint8_t marks)
+{
+    for (size_t i = 0; i < MARKET_BLOCK; i++)
+        keep[i] &= (column[i] & marks) == 0;
+}
+
+static void find_classes(uint32_t *restrict found, const struct classes *classes, const uint32_t *restrict column)
+{
+    if (classes->count > CLASSES_COMPARED) {
         for (size_t i = 0; i < MARKET_BLOCK; i++)
-            keep[i] &= scan->class_wanted[gpu[i]];
+            found[i] |= classes->wanted[column[i]];
         return;
     }
-    uint32_t found[MARKET_BLOCK] = {0};
-    for (size_t c = 0; c < scan->class_count; c++) {
-        uint32_t class = scan->classes[c];
+    for (size_t c = 0; c < classes->count; c++) {
+        uint32_t class = classes->few[c];
         for (size_t i = 0; i < MARKET_BLOCK; i++)
-            found[i] |= gpu[i] == class;
+            found[i] |= column[i] == class;
     }
+}
+
+/* other: NULL, or a second column either of which may fit. */
+static void keep_classes(uint32_t *restrict keep, const struct classes *classes, const uint32_t *restrict column,
+                         const struct classes *other, const uint32_t *restrict other_column)
+{
+    uint32_t found[MARKET_BLOCK] = {0};
+    find_classes(found, classes, column);
+    if (other)
+        find_classes(found, other, other_column);
     for (size_t i = 0; i < MARKET_BLOCK; i++)
         keep[i] &= found[i];
 }
@@ -205,17 +289,23 @@ static size_t filter_block(const struct scan *scan, size_t base, uint32_t *restr
     uint32_t keep[MARKET_BLOCK];
     for (size_t i = 0; i < MARKET_BLOCK; i++)
         keep[i] = m->valid[base + i];
-    if (scan->class_wanted) {
-        keep_classes(keep, scan, m->gpu + base);
+    if (scan->gpus.wanted) {
+        keep_classes(keep, &scan->gpus, m->gpu + base, NULL, NULL);
         if (!any_kept(keep)) /* the strictest filter, usually */
             return 0;
+    } else if (m->gpu_unknown != MARKET_NONE) {
+        keep_unlike(keep, m->gpu + base, m->gpu_unknown);
     }
-    if (query->region.ptr)
-        keep_equal(keep, m->region + base, scan->region);
-    if (query->network.ptr)
-        keep_equal(keep, m->network + base, scan->network);
+    if (scan->regions.wanted)
+        keep_classes(keep, &scan->regions, m->region + base, &scan->countries, m->country + base);
+    if (scan->networks.wanted)
+        keep_classes(keep, &scan->networks, m->network + base, NULL, NULL);
     if (query->count_min > 1)
         keep_at_least(keep, m->gpus + base, query->count_min);
+    if (query->count_max > 0)
+        keep_at_most(keep, m->gpus + base, query->count_max);
+    if (query->without & m->marks_seen)
+        keep_without(keep, m->marks + base, (uint8_t)query->without);
     size_t count = collect(keep, ret), kept = 0;
     if (count < DENSE) {
         count = filter_places(scan, base, ret, count);
@@ -271,17 +361,20 @@ static double key_of(const struct scan *scan, size_t row)
 
 /* -- the best so far -- */
 
-static int compare_entries(const struct market *m, const struct entry *a, const struct entry *b)
+static int compare_entries(const struct heap *heap, const struct entry *a, const struct entry *b)
 {
+    const struct market *of_a = heap->markets[a->market], *of_b = heap->markets[b->market];
     if (a->key != b->key)
         return a->key < b->key ? -1 : 1;
-    if (m->price_usd_nano[a->row] != m->price_usd_nano[b->row])
-        return m->price_usd_nano[a->row] < m->price_usd_nano[b->row] ? -1 : 1;
-    struct str left = market_id(m, a->row), right = market_id(m, b->row);
+    if (of_a->price_usd_nano[a->row] != of_b->price_usd_nano[b->row])
+        return of_a->price_usd_nano[a->row] < of_b->price_usd_nano[b->row] ? -1 : 1;
+    struct str left = market_id(of_a, a->row), right = market_id(of_b, b->row);
     size_t common = left.len < right.len ? left.len : right.len;
     int order = common ? memcmp(left.ptr, right.ptr, common) : 0;
     if (order == 0)
         order = left.len < right.len ? -1 : left.len > right.len;
+    if (order == 0 && a->market != b->market)
+        return a->market < b->market ? -1 : 1;
     return order ? order : a->row < b->row ? -1 : a->row > b->row;
 }
 
@@ -290,7 +383,7 @@ static void sink(struct heap *heap, size_t at)
     for (;;) {
         size_t worst = at, child = 2 * at + 1;
         for (size_t c = child; c < child + 2 && c < heap->count; c++) {
-            if (compare_entries(heap->market, &heap->entries[c], &heap->entries[worst]) > 0)
+            if (compare_entries(heap, &heap->entries[c], &heap->entries[worst]) > 0)
                 worst = c;
         }
         if (worst == at)
@@ -308,13 +401,13 @@ static void offer_entry(struct heap *heap, struct entry entry)
         size_t at = heap->count++;
         while (at > 0) {
             size_t parent = (at - 1) / 2;
-            if (compare_entries(heap->market, &entry, &heap->entries[parent]) <= 0)
+            if (compare_entries(heap, &entry, &heap->entries[parent]) <= 0)
                 break;
             heap->entries[at] = heap->entries[parent];
             at = parent;
         }
         heap->entries[at] = entry;
-    } else if (compare_entries(heap->market, &entry, &heap->entries[0]) < 0) {
+    } else if (compare_entries(heap, &entry, &heap->entries[0]) < 0) {
         heap->entries[0] = entry;
         sink(heap, 0);
     }
@@ -333,7 +426,7 @@ static void sort_heap(struct heap *heap)
     heap->count = count;
 }
 
-static void scan_block(const struct scan *scan, size_t base, struct heap *heap)
+static void scan_block(const struct scan *scan, uint32_t number, size_t base, struct heap *heap)
 {
     uint32_t places[MARKET_BLOCK + 1];
     float scores[MARKET_BLOCK];
@@ -351,37 +444,79 @@ static void scan_block(const struct scan *scan, size_t base, struct heap *heap)
         size_t row = base + places[i];
         double key = by_score ? (double)scores[places[i]] : key_of(scan, row);
         if (heap->count < heap->max || key <= heap->entries[0].key)
-            offer_entry(heap, (struct entry){key, (uint32_t)row});
+            offer_entry(heap, (struct entry){key, number, (uint32_t)row});
     }
 }
 
-size_t rank_offers(const struct market *market, const struct offer_query *query, size_t offset, size_t limit,
-                   struct offer_rank *ret)
+/* The reference of the market that knows most counts for all, so that scores can be compared. */
+static void share_reference(struct scan *scans, size_t count)
 {
-    struct scan scan;
-    struct heap heap = {.market = market};
-    size_t written = 0;
-    if (limit == 0 || offset >= market->count)
+    size_t most = 0;
+    for (size_t i = 1; i < count; i++) {
+        if (scans[i].reference_rows > scans[most].reference_rows)
+            most = i;
+    }
+    float reference = scans[most].price_reference;
+    if (reference < 1e-9f)
+        reference = 1e-9f; /* all are free: keeps 0 / 0 away */
+    for (size_t i = 0; i < count; i++)
+        scans[i].price_reference = reference;
+}
+
+static struct offer_rank rank_of(const struct scan *scan, const struct entry *entry)
+{
+    const struct market *market = scan->market;
+    float price = market->price_effective[entry->row];
+    return (struct offer_rank){.market = entry->market,
+                               .row = entry->row,
+                               .score = (double)score_of(scan, entry->row),
+                               .price = (double)(price / (price + scan->price_reference)),
+                               .latency = (double)market->latency_part[entry->row],
+                               .reputation = (double)market->reputation_part[entry->row]};
+}
+
+size_t rank_offers(const struct market *const *markets, size_t market_count, const struct offer_query *query,
+                   size_t offset, size_t limit, struct offer_rank *ret)
+{
+    struct scan scans[RANK_MARKETS_MAX] = {0};
+    struct heap heap = {.markets = markets};
+    size_t total = 0, written = 0, made = 0;
+    bool ok = true, fits = false;
+    assert(market_count <= RANK_MARKETS_MAX);
+    for (size_t i = 0; i < market_count; i++)
+        total += markets[i]->count;
+    if (limit == 0 || offset >= total)
         return 0;
-    heap.max = limit < market->count - offset ? offset + limit : market->count;
-    bool ok = scan_make(market, query, &scan);
-    heap.entries = ok && !scan.nothing_fits ? malloc(heap.max * sizeof(*heap.entries)) : NULL;
+    heap.max = limit < total - offset ? offset + limit : total;
+    for (; ok && made < market_count; made++) {
+        ok = scan_make(markets[made], query, &scans[made]);
+        fits |= !scans[made].nothing_fits;
+    }
+    heap.entries = ok && fits ? malloc(heap.max * sizeof(*heap.entries)) : NULL;
     if (!heap.entries)
         goto out;
-    for (size_t base = 0; base < market->padded; base += MARKET_BLOCK)
-        scan_block(&scan, base, &heap);
-    sort_heap(&heap);
-    for (size_t i = offset; i < heap.count; i++, written++) {
-        uint32_t row = heap.entries[i].row;
-        float price = market->price_effective[row];
-        ret[written] = (struct offer_rank){.row = row,
-                                           .score = (double)score_of(&scan, row),
-                                           .price = (double)(price / (price + scan.price_reference)),
-                                           .latency = (double)market->latency_part[row],
-                                           .reputation = (double)market->reputation_part[row]};
+    share_reference(scans, market_count);
+    for (uint32_t i = 0; i < market_count; i++) {
+        for (size_t base = 0; !scans[i].nothing_fits && base < markets[i]->padded; base += MARKET_BLOCK)
+            scan_block(&scans[i], i, base, &heap);
     }
+    sort_heap(&heap);
+    for (size_t i = offset; i < heap.count; i++, written++)
+        ret[written] = rank_of(&scans[heap.entries[i].market], &heap.entries[i]);
 out:
     free(heap.entries);
-    free(scan.class_wanted);
+    for (size_t i = 0; i < made; i++)
+        scan_free(&scans[i]);
     return written;
+}
+
+size_t rank_count(const struct market *market, struct str gpu)
+{
+    size_t count = 0;
+    uint32_t exact = intern_find(market, &market->gpus_seen, gpu);
+    for (uint32_t class = 0; class < market->gpus_seen.count; class ++) {
+        if (gpu_fits(market, gpu, exact, class))
+            count += market->gpu_rows[class];
+    }
+    return count;
 }

@@ -62,7 +62,7 @@ static struct snapshot *small_market(struct world *world, bool is_native)
                                    .observed_at_ms = 1234};
     }
     assert_int_equal(market_build(offers, ROWS, &alias, 1, &market), ERR_NONE);
-    return snapshot_new(market, NULL, true);
+    return snapshot_new(market, NULL, NULL, true);
 }
 
 static int world_open(void **state)
@@ -130,7 +130,14 @@ static void test_offer_fields(void **state)
                                          "latency_ms",
                                          "observed_at",
                                          "score",
-                                         "parts"};
+                                         "parts",
+                                         "country",
+                                         "available",
+                                         "unproven",
+                                         "estimate",
+                                         "slice",
+                                         "also",
+                                         "expires_at"};
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         assert_non_null(json_object_get(row, fields[i]));
     assert_string_equal(json_string_value(json_object_get(row, "price_per_gpu_hour_usd")), "3.00");
@@ -263,12 +270,80 @@ static void test_workers_without_a_link(void **state)
     assert_int_equal(json_integer_value(json_object_get(native, "offers")), 0);
 }
 
+/* Beside our workers, what another network offers, with what is special of it; nothing that was seen too long ago. */
+static void test_offers_of_networks(void **state)
+{
+    struct world *world = *state;
+    struct fixture *fixture = world->fixture;
+    struct sighting *sighting = sighting_new(1000);
+    struct offer offers[4];
+    for (size_t i = 0; i < 4; i++)
+        offers[i] = (struct offer){.id = STR("off_1"),
+                                   .network = STR("vast-main"),
+                                   .sighting = sighting,
+                                   .gpu = STR("nvidia/l4-24"),
+                                   .gpu_raw = STR("L4"),
+                                   .gpus = 1,
+                                   .country = STR("SE"),
+                                   .terms = STR("{\"amount\":\"1\"}"),
+                                   .also = STR("b,c"),
+                                   .available = 3,
+                                   .marks = OFFER_UNPROVEN,
+                                   .price_usd_nano = 1000,
+                                   .performance = 1,
+                                   .completion = 1};
+    offers[1].gpu = STR(OFFER_GPU_UNKNOWN);
+    offers[2].marks = OFFER_SLICE;
+    offers[2].fraction_ppm = 500000;
+    offers[3].marks = OFFER_DOUBLE;
+    struct market *market;
+    assert_int_equal(market_build(offers, 4, NULL, 0, &market), ERR_NONE);
+    struct snapshot *snapshot = snapshot_new(market_ref(world->foreign->market), market, NULL, true);
+    fixture->reactor.snapshot = snapshot;
+    static const struct {
+        const char *query;
+        size_t count;
+    } cases[] = {{"", 4},          {"gpu=l4", 1},         {"gpu=l4&slices=1", 2},  {"gpu=unknown", 1},
+                 {"region=se", 1}, {"network=native", 3}, {"network=vast-main", 2}};
+    for (int is_stale = 0; is_stale < 2; is_stale++) {
+        atomic_store(&sighting->at_ms, is_stale ? clock_wall_ms() - 1100 : clock_wall_ms() + 60000);
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+            assert_int_equal(get(fixture, route_offers, cases[i].query, NULL, NULL), 200);
+            size_t ours = i == 0 || i == 5 ? ROWS : 0, count = is_stale ? ours : cases[i].count;
+            if (json_array_size(data_of(fixture)) != count)
+                fail_msg("%s: %zu rows", cases[i].query, json_array_size(data_of(fixture)));
+        }
+        if (is_stale)
+            continue;
+        assert_int_equal(get(fixture, route_offers, "gpu=l4&explain=1", NULL, NULL), 200);
+        const json_t *row = json_array_get(data_of(fixture), 0);
+        assert_string_equal(json_string_value(json_object_get(row, "country")), "SE");
+        assert_int_equal(json_integer_value(json_object_get(row, "available")), 3);
+        assert_true(json_is_true(json_object_get(row, "unproven")));
+        assert_int_equal(json_array_size(json_object_get(row, "also")), 2);
+        assert_int_equal(json_integer_value(json_object_get(row, "expires_at")),
+                         json_integer_value(json_object_get(row, "observed_at")) + 1000);
+        assert_string_equal(json_string_value(json_object_get(json_object_get(row, "terms"), "amount")), "1");
+        assert_int_equal(get(fixture, route_offers, "slices=1&sort=price&limit=2", NULL, NULL), 200);
+        bool has_share = false;
+        for (size_t i = 0; i < 2; i++)
+            has_share |= json_real_value(json_object_get(json_array_get(data_of(fixture), i), "gpu_share")) == 0.5;
+        assert_true(has_share);
+    }
+    sighting_unref(sighting);
+    snapshot_unref(snapshot);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_offer_fields), cmocka_unit_test(test_offer_filters),
-        cmocka_unit_test(test_offer_pages),  cmocka_unit_test(test_nonsense_in_an_offer_query),
-        cmocka_unit_test(test_dry_run),      cmocka_unit_test(test_workers_without_a_link),
+        cmocka_unit_test(test_offers_of_networks),
+        cmocka_unit_test(test_offer_fields),
+        cmocka_unit_test(test_offer_filters),
+        cmocka_unit_test(test_offer_pages),
+        cmocka_unit_test(test_nonsense_in_an_offer_query),
+        cmocka_unit_test(test_dry_run),
+        cmocka_unit_test(test_workers_without_a_link),
     };
     return cmocka_run_group_tests(tests, world_open, world_close);
 }
