@@ -4,7 +4,7 @@ CC ?= gcc
 BUILD ?= build
 V ?= 0
 PREFIX ?= /usr/local
-PKGS := libnghttp2 libcurl jansson hiredis openssl yaml-0.1
+PKGS := libnghttp2 libcurl jansson hiredis openssl yaml-0.1 expat
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 # libmicrohttpd is linked statically so that its recv() passes core/http_guard (see core/http_socket.h).

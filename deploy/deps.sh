@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DEBIAN_FRONTEND="${DEBIAN_FRONTEND:-noninteractive}" PIP_DISABLE_PIP_VERSION_CHECK=1
 
 build_packages=(gcc g++ make libc6-dev pkg-config libmicrohttpd-dev libgnutls28-dev libnghttp2-dev libcurl4-openssl-dev
-    libjansson-dev libhiredis-dev libssl-dev libyaml-dev libcmocka-dev)
+    libjansson-dev libhiredis-dev libssl-dev libyaml-dev libexpat1-dev libcmocka-dev)
 run_packages=(redis-server curl ca-certificates procps)
 test_packages=(prometheus iproute2 git)
 lint_packages=(clang-14 clang-format-14 libclang-rt-14-dev)

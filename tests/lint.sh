@@ -30,7 +30,7 @@ skip() {
 
 compile_with_clang() {
     local flags
-    flags="-std=c17 -D_GNU_SOURCE -I. -Wall -Wextra -Wshadow -Wconversion -Werror $(pkg-config --cflags libnghttp2 libcurl jansson hiredis openssl yaml-0.1)"
+    flags="-std=c17 -D_GNU_SOURCE -I. -Wall -Wextra -Wshadow -Wconversion -Werror $(pkg-config --cflags libnghttp2 libcurl jansson hiredis openssl yaml-0.1 expat)"
     # shellcheck disable=SC2086
     printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -n 8 "$1" $flags -fsyntax-only
 }

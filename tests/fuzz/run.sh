@@ -19,7 +19,7 @@ done
 make -s BUILD=build-fuzz CC="$cc" WARN=-w OPT='-O1 -g' SAN="-fsanitize=fuzzer-no-link,$san -fno-sanitize-recover=all" \
     "${archives[@]}" || { echo "0 passed, 1 failed"; exit 1; }
 mkdir -p build-fuzz/fuzz build-fuzz/found
-libraries=$(pkg-config --libs libnghttp2 libcurl jansson hiredis openssl yaml-0.1)
+libraries=$(pkg-config --libs libnghttp2 libcurl jansson hiredis openssl yaml-0.1 expat)
 targets=("$@")
 [ $# -gt 0 ] || for source in tests/fuzz/fuzz_*.c; do name=${source##*/fuzz_} && targets+=("${name%.c}"); done
 passed=0 failed=0
