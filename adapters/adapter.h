@@ -32,7 +32,7 @@ const char *adapter_op_name(enum adapter_op op);
 /* What a network lacks, or does in its own way. */
 enum adapter_trait {
     ADAPTER_NO_LOGS = 1 << 0,
-    ADAPTER_NO_TAG = 1 << 1,        /* nothing of ours can be found by name: see adapter_claims_untagged */
+    ADAPTER_NO_TAG = 1 << 1,        /* nothing of ours can be found by name */
     ADAPTER_PREPAID = 1 << 2,       /* paid for a span at create; ends by itself */
     ADAPTER_INTERRUPTIBLE = 1 << 3, /* has offers that can be taken back */
     ADAPTER_ESTIMATED = 1 << 4,     /* listed prices are estimates: the price is known at create */
@@ -58,8 +58,10 @@ struct adapter {
     const char *name;           /* the configuration's `adapter` */
     const char *title;          /* for people */
     const char *base_url;       /* default */
-    const char *credentials[4]; /* keys that must be given; ends with NULL */
-    const char *options[12];    /* keys of `options` that it knows; ends with NULL */
+    const char *credentials[4]; /* keys that must be given, "?key": may be; ends with NULL */
+    const char *options[12];    /* keys of `options` that it knows, "price.*": all that start so; ends with NULL. Known
+                                   to all: pace_percent (of the intervals below), deadline_ms, ca_file,
+                                   client_cert_file, client_key_file; with ADAPTER_IMPORTED_PRICE price.<gpu> */
     unsigned traits;
     int64_t interval_ns[ADAPTER_OPS];       /* least time between two requests of an operation; 0: none */
     int64_t any_interval_ns;                /* least time between any two requests */
@@ -127,7 +129,7 @@ struct adapter_request {
     json_t *take_json;  /* body as JSON, its reference is taken; or */
     struct str body;    /* a body as it is; absent: none */
     const char *content_type;
-    const char *accept;
+    const char *accept;    /* NULL: JSON, and 2xx with something else fails the call as transient */
     const char *aws_sigv4; /* "aws:amz:<region>:<service>": signed with credentials access_key and secret_key */
     bool creates;          /* a lost answer may have made something: the call then fails as uncertain */
     bool takes_errors;     /* on_answer gets answers of every status; else only 2xx, others fail the call */
@@ -137,7 +139,8 @@ struct adapter_request {
     void (*on_data)(struct adapter_call *call, struct str bytes);
 };
 /* One at a time in a call. Waits for its turn by the network's pace. A request that cannot be sent, ends without an
- * answer, or is answered by an error, fails the call by itself. */
+ * answer, or is answered by an error, fails the call by itself; one that is refused for asking too often goes again by
+ * itself when the network allows, within the call's deadline. */
 void adapter_send(struct adapter_call *call, const struct adapter_request *request);
 /* For authorise, or before adapter_send: a header of the next request. */
 void adapter_header(struct adapter_call *call, const char *name, struct str value);
@@ -183,8 +186,9 @@ void adapter_fail_answer(struct adapter_call *call, const struct adapter_answer 
 enum supply_error adapter_classify(const struct adapter_call *call, const struct adapter_answer *answer);
 /* Before adapter_fail of CREATE: this was made all the same and must be ended. */
 void adapter_leftover(struct adapter_call *call, struct str instance);
-/* Before adapter_fail of CREATE: whether it may have been made is not known (true), or it was surely not (false). The
- * request's `creates` sets it for lost answers by itself. */
+/* Before adapter_fail of CREATE: whether it may have been made is not known (true), or it was surely not (false). A
+ * request that `creates` sets it by itself: true once it was sent and for lost answers, 5xx and all 2xx; false when a
+ * refusal was understood. So where a refusal comes under 200: adapter_fail_answer, or say false before adapter_fail. */
 void adapter_uncertain(struct adapter_call *call, bool is_uncertain);
 /* A rate that the network tells (AKT in USD). */
 void adapter_rate(struct adapter_call *call, const char *currency, struct str usd);

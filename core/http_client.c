@@ -43,7 +43,7 @@ struct http_fetch {
     bool is_held;  /* libcurl keeps bytes back because we told it to pause */
     bool is_ended; /* no callback but on_end from now on */
     bool is_told;  /* on_end runs or ran */
-    bool is_answered;
+    bool is_answered, is_special;
     enum http_end end;
     struct curl_slist *headers;
     struct timer timer; /* total and idle limits */
@@ -131,7 +131,7 @@ static void fetch_end(struct http_fetch *fetch, enum http_end end)
     curl_slist_free_all(fetch->headers);
     fetch->headers = NULL;
     fetch->request.on_end(fetch->request.ctx, end);
-    if (client->pool_count >= FETCHES_POOLED_MAX || client->is_closing) {
+    if (client->pool_count >= FETCHES_POOLED_MAX || client->is_closing || fetch->is_special) {
         fetch_destroy(fetch);
         return;
     }
@@ -509,6 +509,7 @@ enum error http_fetch_start(struct http_client *client, const struct http_reques
         fetch_destroy(fetch);
         return error;
     }
+    fetch->is_special = http_request_is_special(request);
     fetch->request.method = fetch->request.url = NULL;
     fetch->request.headers = NULL;
     fetch->next = client->open;

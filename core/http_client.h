@@ -29,7 +29,11 @@ struct http_request {
     const char *url;                   /* http, https; copied */
     const struct http_header *headers; /* copied */
     size_t header_count;
-    struct str body;            /* borrowed until on_end; absent for none */
+    struct str body; /* borrowed until on_end; absent for none */
+    /* All NULL as a rule; copied. "aws:amz:<region>:<service>": signed by AWS's Signature Version 4 with user (the
+     * key's id) and password (the secret). ca_file: PEM of who may have signed the server's certificate, in place of
+     * the system's. client_cert, client_key: PEM files by which we show who we are. */
+    const char *aws_sigv4, *user, *password, *ca_file, *client_cert, *client_key;
     int64_t connect_timeout_ns; /* 0: 5 s */
     int64_t total_timeout_ns;   /* 0: none */
     int64_t idle_timeout_ns;    /* longest silence once sent; 0: none */

@@ -9,4 +9,7 @@
  * failure too. */
 MUST_CHECK enum error http_request_set(CURL *easy, const struct http_request *request, struct curl_slist **ret_headers);
 
+/* Does it set what the handle would not forget? Then that is not kept for another exchange. */
+bool http_request_is_special(const struct http_request *request);
+
 #endif

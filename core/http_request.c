@@ -24,12 +24,29 @@ static enum error slist_add(struct curl_slist **list, const char *line)
     return ERR_NONE;
 }
 
+bool http_request_is_special(const struct http_request *request)
+{
+    return request->aws_sigv4 || request->ca_file || request->client_cert || request->client_key;
+}
+
+static bool special_set(CURL *easy, const struct http_request *request)
+{
+    if (request->aws_sigv4 && (curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, request->aws_sigv4) != CURLE_OK ||
+                               curl_easy_setopt(easy, CURLOPT_USERNAME, request->user) != CURLE_OK ||
+                               curl_easy_setopt(easy, CURLOPT_PASSWORD, request->password) != CURLE_OK))
+        return false;
+    return (!request->ca_file || curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file) == CURLE_OK) &&
+           (!request->client_cert || curl_easy_setopt(easy, CURLOPT_SSLCERT, request->client_cert) == CURLE_OK) &&
+           (!request->client_key || curl_easy_setopt(easy, CURLOPT_SSLKEY, request->client_key) == CURLE_OK);
+}
+
 static enum error headers_set(CURL *easy, const struct http_request *request, struct curl_slist **list)
 {
     bool has_type = false;
     struct buf line;
     buf_init(&line, HEADER_LINE_MAX);
-    enum error error = slist_add(list, "Expect:"); /* no waiting for 100-continue */
+    /* no waiting for 100-continue; where all headers are signed, this one would be signed and not sent */
+    enum error error = request->aws_sigv4 ? ERR_NONE : slist_add(list, "Expect:");
     for (size_t i = 0; !error && i < request->header_count; i++) {
         const struct http_header *header = &request->headers[i];
         buf_clear(&line);
@@ -49,7 +66,7 @@ static enum error headers_set(CURL *easy, const struct http_request *request, st
             error = slist_add(list, line.ptr);
         has_type = has_type || str_eq_nocase(header->name, STR("content-type"));
     }
-    if (!error && !has_type)
+    if (!error && !has_type && !request->aws_sigv4)
         error = slist_add(list, "Content-Type:"); /* libcurl would call a body a form */
     buf_free(&line);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, *list);
@@ -74,6 +91,6 @@ enum error http_request_set(CURL *easy, const struct http_request *request, stru
     long connect_ms = (long)((connect_ns + NS_PER_MS - 1) / NS_PER_MS);
     bool is_set = curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, is_implied ? NULL : method) == CURLE_OK &&
                   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms) == CURLE_OK &&
-                  curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK;
+                  curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK && special_set(easy, request);
     return is_set ? headers_set(easy, request, ret_headers) : ERR_NO_MEMORY;
 }

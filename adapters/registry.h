@@ -1,0 +1,7 @@
+/* The adapters that are built in: one extern and one row in registry.c each. */
+#ifndef SLUICE_ADAPTERS_REGISTRY_H
+#define SLUICE_ADAPTERS_REGISTRY_H
+
+#include "adapters/adapter.h"
+
+#endif
