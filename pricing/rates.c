@@ -25,12 +25,13 @@ void rates_init(struct rates *rates, int64_t limit_ms)
     rates->limit_ms = limit_ms > 0 ? limit_ms : RATES_LIMIT_MS_DEFAULT;
 }
 
-static struct rate *row_of(struct rates *rates, struct str currency)
+/* rates->count: there is none. */
+static size_t row_at(const struct rates *rates, struct str currency)
 {
-    for (size_t i = 0; i < rates->count; i++)
-        if (str_eq_nocase(currency, str_of(rates->rows[i].currency)))
-            return &rates->rows[i];
-    return NULL;
+    size_t i = 0;
+    while (i < rates->count && !str_eq_nocase(currency, str_of(rates->rows[i].currency)))
+        i++;
+    return i;
 }
 
 static bool is_name(struct str currency)
@@ -54,13 +55,13 @@ enum error rates_set(struct rates *rates, struct str currency, struct str usd, s
         source.len = RATE_SOURCE_MAX - 1;
     (void)str_copy(rate.currency, sizeof(rate.currency), currency);
     (void)str_copy(rate.source, sizeof(rate.source), source);
-    struct rate *row = row_of(rates, currency);
-    if (row && at_ms && (row->at_ms == 0 || row->at_ms > at_ms))
-        return ERR_EXISTS;
-    if (!row && rates->count == RATES_MAX)
+    size_t at = row_at(rates, currency);
+    if (at == RATES_MAX)
         return ERR_TOO_LARGE;
-    if (!row)
-        row = &rates->rows[rates->count++];
+    struct rate *row = &rates->rows[at];
+    if (at < rates->count && at_ms && (row->at_ms == 0 || row->at_ms > at_ms))
+        return ERR_EXISTS;
+    rates->count += at == rates->count;
     *row = rate;
     return ERR_NONE;
 }
@@ -78,11 +79,12 @@ enum error rates_find(const struct rates *rates, struct str currency, int64_t no
         }
         currency = str_of(fixed[at].of);
     }
-    const struct rate *row = row_of((struct rates *)rates, currency);
-    if (!row)
+    size_t row = row_at(rates, currency);
+    if (row == rates->count)
         return ERR_NOT_FOUND;
-    *ret = *row;
+    *ret = rates->rows[row];
     ret->scale += scale;
-    int64_t age_ms = now_ms > row->at_ms ? now_ms - row->at_ms : row->at_ms - now_ms;
-    return row->at_ms && age_ms > rates->limit_ms ? ERR_DEADLINE : ERR_NONE;
+    uint64_t now = (uint64_t)now_ms, then = (uint64_t)ret->at_ms;
+    uint64_t age_ms = now_ms > ret->at_ms ? now - then : then - now;
+    return ret->at_ms && age_ms > (uint64_t)rates->limit_ms ? ERR_DEADLINE : ERR_NONE;
 }
