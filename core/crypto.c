@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -50,20 +51,38 @@ bool crypto_str_equal(struct str a, struct str b)
     return a.len == b.len && crypto_equal(a.ptr, b.ptr, a.len);
 }
 
-void crypto_secret(const char *prefix, char ret[static SECRET_TEXT_MAX])
+void crypto_hmac_sha256(struct str key, struct str bytes, uint8_t ret[static SHA256_BYTES])
+{
+    unsigned len = 0;
+    assert(key.len <= INT32_MAX);
+    if (!HMAC(EVP_sha256(), key.len ? key.ptr : "", (int)key.len, (const unsigned char *)(bytes.len ? bytes.ptr : ""),
+              bytes.len, ret, &len) ||
+        len != SHA256_BYTES)
+        abort();
+}
+
+void crypto_secret_of(const char *prefix, const uint8_t bits[static SHA256_BYTES], char ret[static SECRET_TEXT_MAX])
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    uint8_t random[33] = {0}; /* 256 bits and one zero byte, so that 43 digits read whole groups of three bytes */
-    crypto_random(random, 32);
+    uint8_t padded[33] = {0}; /* 256 bits and one zero byte, so that 43 digits read whole groups of three bytes */
+    memcpy(padded, bits, SHA256_BYTES);
     size_t at = strlen(prefix);
     assert(at + 43 < SECRET_TEXT_MAX);
     memcpy(ret, prefix, at);
     for (size_t i = 0; i < 43; i++) {
-        const uint8_t *group = random + i / 4 * 3;
-        uint32_t bits = (uint32_t)group[0] << 16 | (uint32_t)group[1] << 8 | group[2];
-        ret[at++] = digits[bits >> (18 - 6 * (i % 4)) & 63];
+        const uint8_t *group = padded + i / 4 * 3;
+        uint32_t word = (uint32_t)group[0] << 16 | (uint32_t)group[1] << 8 | group[2];
+        ret[at++] = digits[word >> (18 - 6 * (i % 4)) & 63];
     }
     ret[at] = '\0';
+    crypto_wipe(padded, sizeof(padded));
+}
+
+void crypto_secret(const char *prefix, char ret[static SECRET_TEXT_MAX])
+{
+    uint8_t random[SHA256_BYTES];
+    crypto_random(random, sizeof(random));
+    crypto_secret_of(prefix, random, ret);
     crypto_wipe(random, sizeof(random));
 }
 

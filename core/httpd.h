@@ -65,10 +65,14 @@ struct httpd *httpd_free(struct httpd *httpd); /* closes every connection; open 
 void httpd_quiesce(struct httpd *httpd);       /* no new connections */
 size_t httpd_connections(const struct httpd *httpd);
 
-/* A whole answer. take_body (may be NULL) gives its memory away. Exactly one of httpd_answer and httpd_stream a call.
+/* A whole answer. take_body (may be NULL) gives its memory away. Exactly one of httpd_answer, httpd_answer_static and
+ * httpd_stream a call.
  */
 void httpd_answer(struct httpd_call *call, int status, const struct httpd_field *fields, size_t count,
                   struct buf *take_body);
+/* The like with a body that lies still until the httpd is freed: it is sent from where it lies. */
+void httpd_answer_static(struct httpd_call *call, int status, const struct httpd_field *fields, size_t count,
+                         struct str body);
 /* A stream of unknown length (chunked; to HTTP/1.0 until close). */
 void httpd_stream(struct httpd_call *call, int status, const struct httpd_field *fields, size_t count);
 MUST_CHECK bool httpd_write(struct httpd_call *call, struct str bytes); /* false: out of memory */

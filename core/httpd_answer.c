@@ -84,6 +84,19 @@ void httpd_answer(struct httpd_call *public, int status, const struct httpd_fiel
     call_answered(call, status);
 }
 
+void httpd_answer_static(struct httpd_call *public, int status, const struct httpd_field *fields, size_t count,
+                         struct str body)
+{
+    struct call *call = httpd_call_of(public);
+    assert(!call->response);
+    if (call->is_gone)
+        return;
+    call->response = MHD_create_response_from_buffer(body.len, (void *)(uintptr_t)body.ptr, MHD_RESPMEM_PERSISTENT);
+    if (call->response)
+        response_fields(call->response, fields, count);
+    call_answered(call, status);
+}
+
 static ssize_t stream_read(void *cls, uint64_t position, char *to, size_t max)
 {
     struct call *call = cls;
