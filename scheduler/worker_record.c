@@ -77,11 +77,11 @@ bool worker_record_is_valid(const struct worker_record *r)
     return memchr(r->id, 0, sizeof(r->id)) && id_parse("wrk_", str_of(r->id), &id) && is_sha256(r->secret_sha256) &&
            is_text(r->name, sizeof(r->name)) && is_text(r->supplier, sizeof(r->supplier)) &&
            is_text(r->gpu, sizeof(r->gpu)) && is_text(r->gpu_raw, sizeof(r->gpu_raw)) &&
-           is_text(r->region, sizeof(r->region)) && is_text(r->tags, sizeof(r->tags)) && r->gpus >= 1 &&
-           r->gpus <= GPUS_MAX && r->slots >= 1 && r->slots <= SLOTS_MAX && r->price_usd_nano >= 0 &&
-           r->price_usd_nano <= PRICE_MAX_USD_NANO && r->vram_bytes <= INT64_MAX && r->enrolled_at_ms >= 0 &&
-           admission_is_storable(&r->admission) && reputation_is_storable(&r->reputation) && r->earned_usd_nano >= 0 &&
-           proof_is_storable(&r->proof);
+           is_text(r->region, sizeof(r->region)) && is_text(r->tags, sizeof(r->tags)) &&
+           is_text(r->lease, sizeof(r->lease)) && r->gpus >= 1 && r->gpus <= GPUS_MAX && r->slots >= 1 &&
+           r->slots <= SLOTS_MAX && r->price_usd_nano >= 0 && r->price_usd_nano <= PRICE_MAX_USD_NANO &&
+           r->vram_bytes <= INT64_MAX && r->enrolled_at_ms >= 0 && admission_is_storable(&r->admission) &&
+           reputation_is_storable(&r->reputation) && r->earned_usd_nano >= 0 && proof_is_storable(&r->proof);
 }
 
 /* -- writing -- */
@@ -196,6 +196,7 @@ void record_put_receipt(struct record_words *words, const char *sha256)
 void record_put_initial(struct record_words *words, const struct worker_record *record)
 {
     put_i64(words, "enrolled_at_ms", record->enrolled_at_ms);
+    put(words, "lease", str_of(record->lease));
     record_put_admission(words, &record->admission);
     record_put_u64(words, "token", record->admission.token);
     for (unsigned i = 0; i < REPUTATION_DIMENSIONS; i++) {
@@ -320,18 +321,18 @@ enum error worker_record_read(struct str id, const redisReply *reply, struct wor
         return ERR_NOT_FOUND;
     struct worker_record r;
     memset(&r, 0, sizeof(r));
-    bool ok = field(reply, "price_usd_nano").ptr && field(reply, "token").ptr && str_copy(r.id, sizeof(r.id), id) &&
-              read_text(reply, "secret_sha256", r.secret_sha256, sizeof(r.secret_sha256)) &&
-              read_text(reply, "name", r.name, sizeof(r.name)) &&
-              read_text(reply, "supplier", r.supplier, sizeof(r.supplier)) &&
-              read_text(reply, "gpu", r.gpu, sizeof(r.gpu)) &&
-              read_text(reply, "gpu_raw", r.gpu_raw, sizeof(r.gpu_raw)) &&
-              read_text(reply, "region", r.region, sizeof(r.region)) &&
-              read_text(reply, "tags", r.tags, sizeof(r.tags)) && read_u32(reply, "gpus", &r.gpus) &&
-              read_u32(reply, "slots", &r.slots) && read_i64(reply, "price_usd_nano", &r.price_usd_nano) &&
-              read_u64(reply, "vram_bytes", &r.vram_bytes) && read_i64(reply, "enrolled_at_ms", &r.enrolled_at_ms) &&
-              read_admission(reply, &r.admission) && read_reputation(reply, &r.reputation) &&
-              read_i64(reply, "earned_usd_nano", &r.earned_usd_nano) && read_proof(reply, &r.proof);
+    bool ok =
+        field(reply, "price_usd_nano").ptr && field(reply, "token").ptr && str_copy(r.id, sizeof(r.id), id) &&
+        read_text(reply, "secret_sha256", r.secret_sha256, sizeof(r.secret_sha256)) &&
+        read_text(reply, "name", r.name, sizeof(r.name)) &&
+        read_text(reply, "supplier", r.supplier, sizeof(r.supplier)) && read_text(reply, "gpu", r.gpu, sizeof(r.gpu)) &&
+        read_text(reply, "gpu_raw", r.gpu_raw, sizeof(r.gpu_raw)) &&
+        read_text(reply, "region", r.region, sizeof(r.region)) && read_text(reply, "tags", r.tags, sizeof(r.tags)) &&
+        read_u32(reply, "gpus", &r.gpus) && read_u32(reply, "slots", &r.slots) &&
+        read_i64(reply, "price_usd_nano", &r.price_usd_nano) && read_u64(reply, "vram_bytes", &r.vram_bytes) &&
+        read_i64(reply, "enrolled_at_ms", &r.enrolled_at_ms) && read_text(reply, "lease", r.lease, sizeof(r.lease)) &&
+        read_admission(reply, &r.admission) && read_reputation(reply, &r.reputation) &&
+        read_i64(reply, "earned_usd_nano", &r.earned_usd_nano) && read_proof(reply, &r.proof);
     if (!ok || !worker_record_is_valid(&r))
         return ERR_PROTOCOL;
     *ret = r;

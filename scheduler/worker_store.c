@@ -20,6 +20,8 @@ EMBED(worker_put_lua, "scheduler/worker_put.lua");
 REDIS_SCRIPT(put_script, worker_put_lua);
 EMBED(worker_admit_lua, "scheduler/worker_admit.lua");
 REDIS_SCRIPT(admit_script, worker_admit_lua);
+EMBED(worker_remove_lua, "scheduler/worker_remove.lua");
+REDIS_SCRIPT(remove_script, worker_remove_lua);
 EMBED(worker_reputation_lua, "scheduler/worker_reputation.lua");
 REDIS_SCRIPT(reputation_script, worker_reputation_lua);
 
@@ -108,9 +110,26 @@ static void on_put(void *ctx, const redisReply *reply, enum error error)
     struct str verdict = verdict_of(reply, &error);
     if (!error && str_eq(verdict, STR("secret")))
         error = ERR_MISMATCH;
+    if (!error && str_eq(verdict, STR("missing")))
+        error = ERR_NOT_FOUND;
     if (!error && !str_eq(verdict, STR("same")))
         tell(ask);
     stored(ask, error);
+}
+
+static enum error put_hash(struct ask *ask, const struct worker_record *record, bool may_be_new)
+{
+    struct record_words words = {.count = 0};
+    char key[KEY_MAX], declared[8];
+    words.words[0] = worker_key(ask->id, key);
+    words.words[1] = str_of(record->secret_sha256);
+    words.count = 3;
+    record_put_declared(&words, record);
+    snprintf(declared, sizeof(declared), "%zu", words.count - 3);
+    words.words[2] = str_of(declared);
+    if (may_be_new)
+        record_put_initial(&words, record);
+    return redis_run(ask->redis, &put_script, on_put, ask, 1, words.count - 1, words.words);
 }
 
 static void on_indexed(void *ctx, const redisReply *reply, enum error error)
@@ -118,20 +137,23 @@ static void on_indexed(void *ctx, const redisReply *reply, enum error error)
     struct ask *ask = ctx;
     if (!error && reply->type != REDIS_REPLY_INTEGER)
         error = ERR_PROTOCOL;
-    if (!error) {
-        struct record_words words = {.count = 0};
-        char key[KEY_MAX], declared[8];
-        words.words[0] = worker_key(ask->id, key);
-        words.words[1] = str_of(ask->record->secret_sha256);
-        words.count = 3;
-        record_put_declared(&words, ask->record);
-        snprintf(declared, sizeof(declared), "%zu", words.count - 3);
-        words.words[2] = str_of(declared);
-        record_put_initial(&words, ask->record);
-        error = redis_run(ask->redis, &put_script, on_put, ask, 1, words.count - 1, words.words);
-    }
+    if (!error)
+        error = put_hash(ask, ask->record, true);
     if (error)
         stored(ask, error);
+}
+
+enum error worker_store_redeclare(struct redis *redis, const struct worker_record *record, worker_stored_fn *done,
+                                  void *ctx)
+{
+    struct ask *ask = NULL;
+    if (!worker_record_is_valid(record))
+        return ERR_BAD_INPUT;
+    enum error error = ask_new(redis, str_of(record->id), ctx, &ask);
+    if (error)
+        return error;
+    ask->on_stored = done;
+    return started(ask, put_hash(ask, record, false));
 }
 
 enum error worker_store_put(struct redis *redis, const struct worker_record *record, worker_stored_fn *done, void *ctx)
@@ -149,6 +171,45 @@ enum error worker_store_put(struct redis *redis, const struct worker_record *rec
     *ask->record = *record;
     const struct str args[] = {STR("SADD"), STR(INDEX_KEY), str_of(ask->id)};
     return started(ask, redis_command(redis, on_indexed, ask, 3, args));
+}
+
+/* -- remove: the hash, then out of the index, then the feed; an index entry without a hash is nobody -- */
+
+static void on_unlisted(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    if (!error && reply->type != REDIS_REPLY_INTEGER)
+        error = ERR_PROTOCOL;
+    if (!error)
+        tell(ask);
+    stored(ask, error);
+}
+
+static void on_removed(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    if (!error && reply->type != REDIS_REPLY_INTEGER)
+        error = ERR_PROTOCOL;
+    if (!error) {
+        const struct str args[] = {STR("SREM"), STR(INDEX_KEY), str_of(ask->id)};
+        error = redis_command(ask->redis, on_unlisted, ask, 3, args);
+    }
+    if (error)
+        stored(ask, error);
+}
+
+enum error worker_store_remove(struct redis *redis, struct str id, worker_stored_fn *done, void *ctx)
+{
+    struct ask *ask = NULL;
+    char key[KEY_MAX], list[KEY_MAX], keep[24];
+    enum error error = ask_new(redis, id, ctx, &ask);
+    if (error)
+        return error;
+    ask->on_stored = done;
+    snprintf(list, sizeof(list), "sl:{wrk:%s}proofs", ask->id);
+    snprintf(keep, sizeof(keep), "%d", WORKER_RECEIPTS_KEEP_S);
+    const struct str args[] = {worker_key(ask->id, key), str_of(list), str_of(keep)};
+    return started(ask, redis_run(redis, &remove_script, on_removed, ask, 2, 1, args));
 }
 
 /* -- get -- */

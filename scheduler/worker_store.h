@@ -10,6 +10,8 @@
 #include "scheduler/worker.h"
 
 #define WORKER_MODELS_MAX 64
+#define WORKER_GPU_UNPROVEN "none/unproven" /* what a lease's worker without a probe calls its GPU */
+#define WORKER_LEASE_MAX 56                 /* with NUL */
 
 /* What a worker last proved: of several devices the one that proved least. Texts of digests and keys are hex or "". */
 struct worker_proof {
@@ -38,6 +40,7 @@ struct worker_record {
     int64_t price_usd_nano;
     uint64_t vram_bytes;
     int64_t enrolled_at_ms;
+    char lease[WORKER_LEASE_MAX]; /* "<lease id>.<attempt>" that it was made for, by its enrolment; "": none */
     struct admission admission;
     struct reputation reputation;
     int64_t earned_usd_nano; /* decayed as of reputation.at_ms: see exposure.h */
@@ -50,6 +53,9 @@ typedef void worker_record_fn(void *ctx, enum error error, const struct worker_r
 /* Writes a new worker, or an existing one's declared fields (name ... price); appends to the feed. */
 MUST_CHECK enum error worker_store_put(struct redis *redis, const struct worker_record *record, worker_stored_fn *done,
                                        void *ctx);
+/* The like, of one that must be there: ERR_NOT_FOUND when it was removed meanwhile. */
+MUST_CHECK enum error worker_store_redeclare(struct redis *redis, const struct worker_record *record,
+                                             worker_stored_fn *done, void *ctx);
 MUST_CHECK enum error worker_store_get(struct redis *redis, struct str id, worker_record_fn *done, void *ctx);
 /* Stores an admission change if the stored fencing token is still expect_token (else ERR_MISMATCH: another gateway was
  * faster; its change comes by the feed). Claims for probing go the same way. */
@@ -82,6 +88,9 @@ MUST_CHECK enum error worker_store_count(struct redis *redis, struct str id, con
 /* Raises bad counts to at least these: what another worker of the same identity has done (identity_store.h). */
 MUST_CHECK enum error worker_store_inherit(struct redis *redis, struct str id, const double bad[REPUTATION_DIMENSIONS],
                                            worker_stored_fn *done, void *ctx);
+/* Forgets the worker; its receipts stay for WORKER_RECEIPTS_KEEP_S. Harmless when there is none. */
+#define WORKER_RECEIPTS_KEEP_S 604800
+MUST_CHECK enum error worker_store_remove(struct redis *redis, struct str id, worker_stored_fn *done, void *ctx);
 /* Every stored worker, each by on_record with ERR_NONE, then once with record NULL and the final error. */
 MUST_CHECK enum error worker_store_all(struct redis *redis, worker_record_fn *on_record, void *ctx);
 
