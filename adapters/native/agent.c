@@ -17,6 +17,8 @@ static void watch_on_due(struct timer *timer)
 {
     struct agent *agent = container_of(timer, struct agent, watch_timer);
     agent_links_watch(agent);
+    if (agent->lease)
+        lease_each_second(agent->lease, agent_links_open(agent) > 0);
     if (agent_links_open(agent) == 0)
         agent_register_soon(agent); /* the list may have been empty, or all that was on it is gone */
     timer_set(agent->loop, timer, loop_now(agent->loop) + NS_PER_S);
@@ -54,7 +56,8 @@ static void leave(struct agent *agent)
 
 void agent_call_ended(struct agent *agent)
 {
-    if (agent->is_draining && !agent->is_freeing && !agent->calls)
+    bool is_idle = !agent->calls && (!agent->lease || lease_has_ended(agent->lease));
+    if (agent->is_draining && !agent->is_freeing && is_idle)
         leave(agent);
 }
 
@@ -84,6 +87,8 @@ void agent_drain(struct agent *agent)
         return;
     log_info(&log, "draining, %d calls in flight", agent->in_flight);
     agent->is_draining = true;
+    if (agent->lease)
+        lease_stop(agent->lease);
     agent_register_stop(agent);
     agent_status_changed(agent);
     agent->drain_timer.on_due = drain_on_due;
@@ -116,6 +121,8 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
         error = http_client_open(loop, &agent->http);
     if (!error)
         error = helper_open(loop, &agent->helper);
+    if (!error && options->lease[0])
+        error = lease_open(agent, &agent->lease);
     if (!error && options->probe[0])
         error = agent_probe_open(agent);
     else if (!error && !options->gpu[0])
@@ -127,7 +134,10 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
     agent->watch_timer.on_due = watch_on_due;
     timer_set(loop, &agent->watch_timer, loop_now(loop) + NS_PER_S);
     agent_status_start(agent);
-    agent_models_soon(agent);
+    if (agent->lease)
+        agent->upstream_ok = true; /* it has none */
+    else
+        agent_models_soon(agent);
     agent_register_start(agent);
     *ret = agent;
     return ERR_NONE;
@@ -139,6 +149,7 @@ struct agent *agent_free(struct agent *agent)
         return NULL;
     agent->is_freeing = true;
     agent_links_free(agent); /* ends the streams, which cancels the fetches */
+    agent->lease = lease_free(agent->lease);
     agent->probe = agent_probe_free(agent->probe);
     agent->helper = helper_free(agent->helper);
     agent_register_stop(agent);

@@ -36,7 +36,15 @@ struct agent_options {
     int64_t price_usd_nano; /* per GPU-hour */
     int64_t delay_ns, drain_ns;
     const struct agent_source *source; /* NULL: the upstream; must outlive the agent */
-    bool wrong_proof, late_proof;      /* faults to test gateways with: SLUICE_WORKER_FAULT */
+    /* of a leased machine: no upstream, no calls; it proves itself, then runs its tenant's command */
+    char lease[64];        /* "": none */
+    char *const *command;  /* argv, ends with NULL, outlives the agent; NULL: none, and it idles */
+    bool has_command_user; /* whom the command runs as */
+    uid_t command_uid;
+    gid_t command_gid;
+    int64_t orphan_ns; /* without a gateway for so long it ends itself */
+    bool no_probe;
+    bool wrong_proof, late_proof; /* faults to test gateways with: SLUICE_WORKER_FAULT */
 };
 
 enum agent_parsed { AGENT_RUN, AGENT_HELP, AGENT_VERSION, AGENT_BAD };
@@ -57,6 +65,7 @@ enum agent_exit {
     AGENT_DRAINED = 0,
     AGENT_REFUSED =
         3, /* the gateway does not take the token, or the description of this worker; or nobody knows its GPU */
+    AGENT_ORPHANED = 4, /* of a lease: no gateway for too long */
 };
 
 struct agent;

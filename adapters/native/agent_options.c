@@ -2,6 +2,7 @@
 #include "core/clock.h"
 #include "core/crypto.h"
 #include "core/money.h"
+#include "scheduler/worker_store.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -35,9 +36,17 @@ const char agent_usage[] =
     "  --state-dir DIR      identity; default: a folder per upstream below ~/.local/state/sluice-worker\n"
     "  --probe PATH         the program that proves this machine; default: sluice-probe beside this one, or in PATH\n"
     "  --probe-user NAME    whom it runs as, when this program runs as root\n"
+    "  --lease ID           a leased machine: no upstream and no price; it proves itself, and when its gateway says "
+    "so\n"
+    "                       runs what follows \"--\" (--lease ID -- COMMAND ARGS...), with the options below\n"
+    "  --orphan-s N         without a gateway for so long it ends the command and itself; default 900\n"
+    "  --command-user NAME  whom the command runs as, when this program runs as root\n"
+    "  --no-probe           without a probe: nothing will be proven\n"
     "  --delay-ms N         wait this long before each answer\n"
     "  --drain-s N          longest wait for running calls after SIGTERM; default 60\n"
-    "  --help, --version\n";
+    "  --help, --version\n"
+    "\n"
+    "SLUICE_GATEWAY, SLUICE_TOKEN and SLUICE_LEASE in the environment stand in for those options.\n";
 
 enum option_id {
     OPTION_GATEWAY = 1,
@@ -56,6 +65,10 @@ enum option_id {
     OPTION_PROBE_USER,
     OPTION_DELAY_MS,
     OPTION_DRAIN_S,
+    OPTION_LEASE,
+    OPTION_ORPHAN_S,
+    OPTION_COMMAND_USER,
+    OPTION_NO_PROBE,
     OPTION_HELP,
     OPTION_VERSION,
 };
@@ -77,6 +90,10 @@ static const struct option option_table[] = {
     {"probe-user", required_argument, NULL, OPTION_PROBE_USER},
     {"delay-ms", required_argument, NULL, OPTION_DELAY_MS},
     {"drain-s", required_argument, NULL, OPTION_DRAIN_S},
+    {"lease", required_argument, NULL, OPTION_LEASE},
+    {"orphan-s", required_argument, NULL, OPTION_ORPHAN_S},
+    {"command-user", required_argument, NULL, OPTION_COMMAND_USER},
+    {"no-probe", no_argument, NULL, OPTION_NO_PROBE},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
@@ -212,17 +229,16 @@ static bool take_probe(struct parse *parse, const char *text)
            complain(parse, "--probe: a path that is too long");
 }
 
-static bool take_probe_user(struct parse *parse, const char *text)
+static bool take_user(struct parse *parse, const char *option, const char *text, uid_t *ret_uid, gid_t *ret_gid)
 {
     char bytes[4096];
     struct passwd entry, *found = NULL;
     if (geteuid() != 0)
-        return complain(parse, "--probe-user: only root can run a program as somebody else");
+        return complain(parse, "%s: only root can run a program as somebody else", option);
     if (getpwnam_r(text, &entry, bytes, sizeof(bytes), &found) != 0 || !found)
-        return complain(parse, "--probe-user: no user %s on this machine", text);
-    parse->options->has_probe_user = true;
-    parse->options->probe_uid = entry.pw_uid;
-    parse->options->probe_gid = entry.pw_gid;
+        return complain(parse, "%s: no user %s on this machine", option, text);
+    *ret_uid = entry.pw_uid;
+    *ret_gid = entry.pw_gid;
     return true;
 }
 
@@ -287,7 +303,21 @@ static bool take_option(struct parse *parse, int id, const char *text)
     case OPTION_PROBE:
         return take_probe(parse, text);
     case OPTION_PROBE_USER:
-        return take_probe_user(parse, text);
+        options->has_probe_user = take_user(parse, "--probe-user", text, &options->probe_uid, &options->probe_gid);
+        return options->has_probe_user;
+    case OPTION_LEASE:
+        return take_word(parse, "--lease", text, "_.", options->lease, sizeof(options->lease));
+    case OPTION_ORPHAN_S:
+        is_good = take_int(parse, "--orphan-s", text, 1, 86400, &number);
+        options->orphan_ns = number * NS_PER_S;
+        return is_good;
+    case OPTION_COMMAND_USER:
+        options->has_command_user =
+            take_user(parse, "--command-user", text, &options->command_uid, &options->command_gid);
+        return options->has_command_user;
+    case OPTION_NO_PROBE:
+        options->no_probe = true;
+        return true;
     case OPTION_DELAY_MS:
         is_good = take_int(parse, "--delay-ms", text, 0, 600000, &number);
         options->delay_ns = number * NS_PER_MS;
@@ -309,7 +339,7 @@ static bool default_state_dir(struct parse *parse)
     struct agent_options *options = parse->options;
     const char *base = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     char hash[SHA256_HEX];
-    crypto_sha256_hex(str_of(options->upstream), hash);
+    crypto_sha256_hex(str_of(options->lease[0] ? options->lease : options->upstream), hash);
     bool has_base = base && *base == '/';
     if (!has_base && (!home || *home != '/'))
         return complain(parse, "no home directory for the worker's identity: give --state-dir");
@@ -318,17 +348,44 @@ static bool default_state_dir(struct parse *parse)
     return (size_t)len < sizeof(options->state_dir) || complain(parse, "the path of the home directory is too long");
 }
 
+/* Options that the environment may give. */
+static bool take_environment(struct parse *parse)
+{
+    struct agent_options *options = parse->options;
+    const char *gateway = getenv("SLUICE_GATEWAY"), *token = getenv("SLUICE_TOKEN"), *lease = getenv("SLUICE_LEASE");
+    return (options->gateway_count > 0 || !gateway || take_option(parse, OPTION_GATEWAY, gateway)) &&
+           (options->token[0] || !token || take_option(parse, OPTION_TOKEN, token)) &&
+           (options->lease[0] || !lease || take_option(parse, OPTION_LEASE, lease));
+}
+
+/* A leased machine serves nobody and has no price. */
+static bool complete_lease(struct parse *parse)
+{
+    struct agent_options *options = parse->options;
+    if (options->upstream[0] || parse->has_price)
+        return complain(parse, "--lease goes without --upstream and --price");
+    options->slots = 1;
+    if (options->orphan_ns == 0)
+        options->orphan_ns = 900 * NS_PER_S;
+    return !options->no_probe || options->gpu[0] ||
+           str_copy(options->gpu, sizeof(options->gpu), STR(WORKER_GPU_UNPROVEN));
+}
+
 static bool complete(struct parse *parse)
 {
     struct agent_options *options = parse->options;
     const char *fault = getenv("SLUICE_WORKER_FAULT");
+    if (!take_environment(parse) || (options->lease[0] && !complete_lease(parse)))
+        return false;
+    if (!options->lease[0] && (options->command || options->orphan_ns || options->has_command_user))
+        return complain(parse, "commands, --orphan-s and --command-user are of --lease");
     if (options->gateway_count == 0)
         return complain(parse, "--gateway is missing");
     if (!options->token[0])
         return complain(parse, "--token is missing");
-    if (!options->upstream[0])
+    if (!options->lease[0] && !options->upstream[0])
         return complain(parse, "--upstream is missing");
-    if (!parse->has_price)
+    if (!options->lease[0] && !parse->has_price)
         return complain(parse, "--price is missing");
     if (!options->name[0] && (gethostname(options->name, sizeof(options->name) - 1) != 0 || !options->name[0]) &&
         !str_copy(options->name, sizeof(options->name), STR("worker")))
@@ -365,10 +422,12 @@ enum agent_parsed agent_options_parse(int argc, char *const argv[], struct agent
         if (!take_option(&parse, id, optarg))
             return AGENT_BAD;
     }
-    if (optind < argc) {
-        complain(&parse, "\"%s\": options only", argv[optind]);
+    if (optind < argc && (strcmp(argv[optind - 1], "--") != 0 || !*argv[optind])) {
+        complain(&parse, "\"%s\": options only, or a lease's command behind \"--\"", argv[optind]);
         return AGENT_BAD;
     }
+    if (optind < argc)
+        options.command = argv + optind;
     if (!complete(&parse))
         return AGENT_BAD;
     *ret = options;

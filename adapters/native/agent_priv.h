@@ -129,6 +129,10 @@ struct agent {
     unsigned probe_streams;
     struct agent_probe *probe;
 
+    struct agent_lease *lease; /* NULL: none */
+    struct lease_ask *log_waiters;
+    unsigned log_asks;
+
     /* calls (agent_forward.c) */
     struct agent_call *calls;
     int in_flight;
@@ -157,6 +161,9 @@ struct agent_probe *agent_probe_free(struct agent_probe *probe);
 MUST_CHECK enum error agent_probe_ask(struct agent_probe *probe, struct str gateway, struct buf *frame,
                                       void (*done)(void *ctx, struct str answer), void *ctx, struct agent_ask **ret);
 void agent_ask_cancel(struct agent_ask *ask); /* before done: it does not come; the answer is dropped */
+/* After agent_probe_close: its process has ended and holds no device any more. NULL too. */
+bool agent_probe_is_gone(struct agent_probe *probe);
+bool agent_probe_is(const struct agent_probe *probe, pid_t pid); /* its process */
 /* The agent's own question to the probe, a JSON text (README.md). As agent_probe_ask. */
 MUST_CHECK enum error agent_probe_local(struct agent *agent, struct str text,
                                         void (*done)(void *ctx, struct str answer), void *ctx);
@@ -180,6 +187,27 @@ void agent_links_free(struct agent *agent);
 /* agent_upstream.c */
 void agent_models_soon(struct agent *agent);
 void agent_upstream_free(struct agent *agent);
+
+/* agent_lease.c: the tenant's command of a leased machine, and its output */
+struct agent_lease;
+struct lease_output {
+    int64_t start, end;  /* offsets in all that was written */
+    struct str parts[2]; /* borrowed until the loop's next turn */
+    bool is_over;
+};
+MUST_CHECK enum error lease_open(struct agent *agent, struct agent_lease **ret);
+struct agent_lease *lease_free(struct agent_lease *lease); /* kills the command */
+void lease_run(struct agent_lease *lease);                 /* once; again: nothing */
+void lease_stop(struct agent_lease *lease); /* SIGTERM, after 10 s SIGKILL; before the start: it never starts */
+bool lease_has_ended(const struct agent_lease *lease);
+void lease_each_second(struct agent_lease *lease, bool has_gateway);
+const char *lease_state(const struct agent_lease *lease, int *ret_exit_code); /* as the status tells it */
+/* What is kept of the output from the offset on, at most `most` bytes. */
+void lease_output(const struct agent_lease *lease, int64_t from, size_t most, struct lease_output *ret);
+/* agent_lease_serve.c: what gateways ask of it */
+bool agent_lease_request(struct agent *agent, struct h2_stream *stream, struct str method, struct str path,
+                         const struct h2_stream_ops **ret_ops, void **ret_ctx);
+void agent_output_came(struct agent *agent); /* or time passed: answers who waits for output */
 
 /* agent_serve.c: a request has come on a link */
 bool agent_on_request(void *ctx, struct h2_stream *stream, const struct h2_header *headers, size_t count,

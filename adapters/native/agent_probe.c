@@ -342,8 +342,11 @@ static void describe(struct agent *agent, const json_t *claims)
     int alike = 0;
     for (size_t i = 0; i < json_array_size(claims); i++)
         alike += json_equal(json_object_get(json_array_get(claims, i), "name"), json_object_get(first, "name"));
-    if (!strcmp(name, "cpu") ? !str_copy(options->gpu, sizeof(options->gpu), STR("cpu"))
-                             : !agent_gpu_name(str_of(name), vram, options->gpu, sizeof(options->gpu))) {
+    bool is_known = !strcmp(name, "cpu") ? str_copy(options->gpu, sizeof(options->gpu), STR("cpu"))
+                                         : agent_gpu_name(str_of(name), vram, options->gpu, sizeof(options->gpu));
+    if (!is_known && agent->lease) /* it is rented as it is: what it reaches will be seen */
+        is_known = str_copy(options->gpu, sizeof(options->gpu), STR("none/unknown"));
+    if (!is_known) {
         log_error(&log, "no class is known for a GPU \"%.64s\" with %llu MiB: give --gpu", name,
                   (unsigned long long)(vram >> 20));
         agent_finish(agent, AGENT_REFUSED);
@@ -447,6 +450,17 @@ void agent_probe_close(struct agent_probe *probe)
     timer_clear(probe->agent->loop, &probe->timer);
     if (is_up)
         timer_set(probe->agent->loop, &probe->timer, probe->up_ns + CLOSE_NS);
+}
+
+bool agent_probe_is_gone(struct agent_probe *probe)
+{
+    char how[32];
+    return !probe || (probe->state == PROBE_CLOSED && agent_child_reap(&probe->child, how, sizeof(how)));
+}
+
+bool agent_probe_is(const struct agent_probe *probe, pid_t pid)
+{
+    return probe && probe->child.pid == pid;
 }
 
 struct agent_probe *agent_probe_free(struct agent_probe *probe)

@@ -59,9 +59,13 @@ static bool status_write(const struct agent *agent, struct buf *line)
     json_t *models = json_array();
     for (size_t i = 0; models && i < agent->model_count; i++)
         json_array_append_new(models, json_string(agent->models[i]));
+    int exit_code = 0;
+    const char *state = agent->lease ? lease_state(agent->lease, &exit_code) : NULL;
     json_t *root =
         json_pack("{s:i, s:i, s:o, s:b, s:s}", "in_flight", agent->in_flight, "slots", agent->options.slots, "models",
                   models, "draining", agent->is_draining, "upstream", agent->upstream_ok ? "ok" : "down");
+    if (root && state)
+        json_object_set_new(root, "lease", json_pack("{s:s, s:i}", "state", state, "exit_code", exit_code));
     char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
     bool is_good = text && buf_append_str(line, str_of(text)) && buf_append_str(line, STR("\n"));
     free(text);
@@ -294,6 +298,8 @@ bool agent_on_request(void *ctx, struct h2_stream *stream, const struct h2_heade
     struct agent_link *link = ctx;
     struct str method = headers[0].value, path = headers[1].value;
     const struct agent_source *source = link->agent->options.source;
+    if (link->agent->lease && (str_starts(path, STR("/v1/")) || str_starts(path, STR("/sluice/lease"))))
+        return agent_lease_request(link->agent, stream, method, path, ret_ops, ret_ctx);
     if (str_starts(path, STR("/v1/")) && source)
         return source->on_call(source->ctx, stream, headers, count, ret_ops, ret_ctx);
     if (str_starts(path, STR("/v1/")))

@@ -9,12 +9,17 @@
 
 #define STATUS_MODELS_MAX 64
 
+/* Of a lease's worker: its tenant's command. */
+enum worker_command { COMMAND_NONE, COMMAND_WAITING, COMMAND_RUNNING, COMMAND_STOPPING, COMMAND_EXITED };
+
 /* What a worker tells once a second and on change. Texts borrowed for the call. */
 struct worker_status {
     int in_flight, slots;
     bool draining, upstream_ok;
     const struct str *models;
     size_t model_count;
+    enum worker_command command; /* COMMAND_NONE: no lease's worker */
+    int exit_code;               /* COMMAND_EXITED: 0 .. 255 */
 };
 
 /* -- a reactor's side -- */

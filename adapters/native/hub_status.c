@@ -34,6 +34,23 @@ static bool models_of(const json_t *list, struct str models[static STATUS_MODELS
     return true;
 }
 
+/* "lease": {"state": ..., "exit_code": ...}, which only the worker of a lease tells. */
+static bool lease_of(const json_t *lease, struct worker_status *status)
+{
+    static const char *const names[] = {[COMMAND_WAITING] = "waiting",
+                                        [COMMAND_RUNNING] = "running",
+                                        [COMMAND_STOPPING] = "stopping",
+                                        [COMMAND_EXITED] = "exited"};
+    struct str state = text_of(json_object_get(lease, "state"));
+    if (!lease)
+        return true;
+    for (unsigned i = COMMAND_WAITING; i <= COMMAND_EXITED; i++)
+        if (str_eq(state, str_of(names[i])))
+            status->command = (enum worker_command)i;
+    return status->command != COMMAND_NONE &&
+           (status->command != COMMAND_EXITED || int_of(lease, "exit_code", 0, 255, &status->exit_code));
+}
+
 enum error status_parse(struct str line, status_fn *found, void *ctx)
 {
     struct worker_status status = {0};
@@ -44,7 +61,8 @@ enum error status_parse(struct str line, status_fn *found, void *ctx)
     bool good = json_is_object(root) && int_of(root, "in_flight", 0, 10 * STATUS_SLOTS_MAX, &status.in_flight) &&
                 int_of(root, "slots", 1, STATUS_SLOTS_MAX, &status.slots) && json_is_boolean(draining) &&
                 (str_eq(upstream, STR("ok")) || str_eq(upstream, STR("down"))) &&
-                models_of(json_object_get(root, "models"), models, &status.model_count);
+                models_of(json_object_get(root, "models"), models, &status.model_count) &&
+                lease_of(json_object_get(root, "lease"), &status);
     if (good) {
         status.draining = json_is_true(draining);
         status.upstream_ok = upstream.len == 2;

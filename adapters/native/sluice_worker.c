@@ -84,7 +84,8 @@ int main(int argc, char *argv[])
     char message[512];
     log_init("sluice-worker", LOG_INFO);
     enum agent_parsed parsed = agent_options_parse(argc, argv, &options, message, sizeof(message));
-    if (parsed == AGENT_RUN && !options.probe[0] && !agent_probe_default(&options, message, sizeof(message)))
+    if (parsed == AGENT_RUN && !options.no_probe && !options.probe[0] &&
+        !agent_probe_default(&options, message, sizeof(message)))
         parsed = AGENT_BAD;
     switch (parsed) {
     case AGENT_HELP:
