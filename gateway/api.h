@@ -62,6 +62,8 @@ extern const struct api_route api_routes[];
 
 /* Answers; the call is gone when they return. */
 void api_reply(struct api_call *call, int status, const char *content_type, struct str body);
+/* body lies still until the gateway ends: it is not copied. */
+void api_reply_static(struct api_call *call, int status, const char *content_type, struct str body);
 void api_reply_json(struct api_call *call, int status, json_t *take_json); /* takes the reference; NULL: 500 */
 void api_reply_empty(struct api_call *call, int status);                   /* 204 */
 void api_reply_error(struct api_call *call, const struct api_error *error);

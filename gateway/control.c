@@ -1,4 +1,5 @@
 /* The control thread: opening, what is done now and then, closing. */
+#include "gateway/bootstrap.h"
 #include "gateway/control_priv.h"
 
 #include "core/clock.h"
@@ -123,6 +124,8 @@ static void on_tick(struct timer *timer)
     timer_set(control->loop, timer, loop_now(control->loop) + TICK_NS);
     control_sign(control);
     registry_sweep(control->registry);
+    if (control->gateway->bootstrap && (ticks % READ_ALL_TICKS == 0 || !bootstrap_has_key(control->gateway->bootstrap)))
+        bootstrap_follow_key(control->gateway->bootstrap, control->redis);
     for (size_t i = 0; i < registry_count(control->registry); i++) {
         struct registry_entry *entry = registry_at(control->registry, i);
         control_market_check(control, entry);
@@ -335,7 +338,7 @@ void control_give_back(struct control *control)
 
 bool control_is_idle(const struct control *control)
 {
-    return control->closing == 0 && credit_gate_is_idle(control->credit_gate);
+    return control->closing == 0 && control->door_open == 0 && credit_gate_is_idle(control->credit_gate);
 }
 
 struct control *control_free(struct control *control)

@@ -16,6 +16,16 @@
 
 static void feed_ask(struct control *control);
 
+static void on_gone(void *ctx, struct registry_entry *entry)
+{
+    struct control *control = ctx;
+    log_info(&(struct log_ctx){.worker = entry->record.id}, "worker is no longer registered");
+    control_drop(control, entry->worker);
+    control_models_forget(control, entry);
+    if (!entry->record.lease[0])
+        control_market_changed(control, true);
+}
+
 /* -- one worker -------------------------------------------------------------------------------------------------- */
 
 struct load {
@@ -32,7 +42,7 @@ static void take_record(struct control *control, const struct worker_record *rec
         log_error(&(struct log_ctx){.worker = record->id}, "no memory for a worker");
         return;
     }
-    if (change != REGISTRY_SAME)
+    if (change != REGISTRY_SAME && !record->lease[0])
         control_market_changed(control, change == REGISTRY_NOW);
     control_consider(control, entry, ADMISSION_TICK);
 }
@@ -46,7 +56,9 @@ static void on_loaded(void *ctx, enum error error, const struct worker_record *r
     if (error == ERR_NONE)
         take_record(control, record);
     struct registry_entry *entry = registry_find(control->registry, str_of(load->id));
-    if (entry && !load->is_unknown) {
+    if (entry && error == ERR_NOT_FOUND) {
+        registry_remove(control->registry, entry, on_gone, control);
+    } else if (entry && !load->is_unknown) {
         bool again = entry->load_again;
         entry->is_loading = entry->load_again = false;
         if (again)
@@ -137,15 +149,6 @@ void control_worker_registered(struct control *control, struct reactor *reactor,
 }
 
 /* -- all of them ------------------------------------------------------------------------------------------------- */
-
-static void on_gone(void *ctx, struct registry_entry *entry)
-{
-    struct control *control = ctx;
-    log_info(&(struct log_ctx){.worker = entry->record.id}, "worker is no longer registered");
-    control_drop(control, entry->worker);
-    control_models_forget(control, entry);
-    control_market_changed(control, true);
-}
 
 static void on_record(void *ctx, enum error error, const struct worker_record *record)
 {

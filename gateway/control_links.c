@@ -69,6 +69,8 @@ struct status_news {
     struct control *control;
     struct worker *worker; /* a reference */
     bool draining;
+    enum worker_command command;
+    int exit_code;
     size_t model_count;
     struct str models[]; /* and their texts */
 };
@@ -83,7 +85,9 @@ static void on_status_news(void *arg)
         if (registry_models(entry, news->models, news->model_count, &has_changed) != ERR_NONE)
             log_error(&(struct log_ctx){.worker = entry->record.id}, "no memory for the list of models");
         entry->draining = news->draining;
-        if (has_changed)
+        entry->command = news->command;
+        entry->exit_code = news->exit_code;
+        if (has_changed && !entry->record.lease[0])
             control_market_changed(control, true);
         control_market_check(control, entry);
     }
@@ -93,7 +97,8 @@ static void on_status_news(void *arg)
 
 static uint64_t digest_of(const struct worker_status *status)
 {
-    uint64_t digest = str_hash(STR("status"), status->draining);
+    uint64_t digest = str_hash(STR("status"), (uint64_t)status->draining | (uint64_t)status->command << 1 |
+                                                  (uint64_t)status->exit_code << 8);
     for (size_t i = 0; i < status->model_count; i++)
         digest = str_hash(status->models[i], digest);
     return digest ? digest : 1;
@@ -115,6 +120,8 @@ void control_status(struct control *control, unsigned reactor, struct worker *wo
     *news = (struct status_news){.control = control,
                                  .worker = worker_ref(worker),
                                  .draining = status->draining,
+                                 .command = status->command,
+                                 .exit_code = status->exit_code,
                                  .model_count = status->model_count};
     char *text = (char *)(news->models + status->model_count);
     for (size_t i = 0; i < status->model_count; i++) {

@@ -39,6 +39,8 @@ void control_models_forget(struct control *control, struct registry_entry *entry
 void control_models_sync(struct control *control, struct registry_entry *entry)
 {
     bool serves = registry_serves(entry, control->settings->probes.admission, loop_now(control->loop));
+    if (entry->record.lease[0])
+        return;
     if (entry->is_models_stored && (entry->draining || (entry->links == 0 && !serves))) {
         control_models_forget(control, entry);
     } else if (!entry->is_models_stored && entry->links > 0 && entry->is_models_known && !entry->draining) {

@@ -50,7 +50,8 @@ struct control {
     struct timer tick;
     uint64_t ticks;
     bool is_shut;
-    unsigned closing; /* questions of control_shut that are open */
+    unsigned closing;   /* questions of control_shut that are open */
+    unsigned door_open; /* questions of door.c */
 
     struct verify_pool *pool;
     struct chain_pool *chain_pool;
@@ -107,9 +108,13 @@ void control_drop(struct control *control, struct worker *worker);
 bool control_tell_gateways(struct control *control, struct str json);
 
 /* -- control_probe.c -- */
+/* One that has a link to the worker; NULL: none. */
+struct reactor *control_linked_reactor(const struct control *control, const struct registry_entry *entry);
 /* A link came up or time passed: probes the worker if that is due. */
 void control_consider(struct control *control, struct registry_entry *entry, enum admission_event event);
 void control_runs_free(struct control *control);
+/* Its tenant's command has started: nobody disturbs it with challenges. */
+bool control_is_leased_out(const struct registry_entry *entry);
 uint32_t control_gateway_hash(const struct control *control); /* not 0 */
 struct admission_policy control_admission_policy(const struct control *control);
 uint64_t control_fresh_bits(void);

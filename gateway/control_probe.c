@@ -208,12 +208,13 @@ static void on_newcomer(void *ctx, enum error error, bool is_granted, int64_t re
     run_release(run);
 }
 
-/* It was never admitted, and its address block has only so many admissions. */
+/* It was never admitted, and its address block has only so many admissions. What is leased is paid for, and a network's
+ * machines may share few addresses. */
 static bool ask_as_newcomer(struct probe_run *run)
 {
     const struct registry_entry *entry = run_entry(run);
     uint64_t block = atomic_load(&run->worker->address_block);
-    if (!entry || entry->record.admission.admitted_at_ms || !block || run->refusal[0])
+    if (!entry || entry->record.admission.admitted_at_ms || !block || run->refusal[0] || entry->record.lease[0])
         return false;
     if (identity_store_newcomer(run->control->redis, block, str_of(run->worker->id), on_newcomer, run) == ERR_NONE)
         return true;
@@ -313,7 +314,7 @@ static void on_told(void *ctx, struct proof_session *session)
 
 /* -- starting ---------------------------------------------------------------------------------------------------- */
 
-static struct reactor *linked_reactor(const struct control *control, const struct registry_entry *entry)
+struct reactor *control_linked_reactor(const struct control *control, const struct registry_entry *entry)
 {
     for (size_t i = 0; i < control->gateway->reactor_count; i++)
         if (entry->links_of[i] > 0)
@@ -373,7 +374,7 @@ static bool device_start(struct probe_run *run, unsigned gpu)
 static void run_open(struct probe_run *run, struct registry_entry *entry)
 {
     struct control *control = run->control;
-    run->reactor = linked_reactor(control, entry);
+    run->reactor = control_linked_reactor(control, entry);
     run->device_count = 1;
     if (!control_slot_alone(run) || !device_start(run, 0)) {
         run->has_ended = true;
@@ -440,6 +441,19 @@ static void run_start(struct control *control, struct registry_entry *entry, con
         run_free(run);
 }
 
+bool control_is_leased_out(const struct registry_entry *entry)
+{
+    return entry->record.lease[0] && entry->command != COMMAND_NONE && entry->command != COMMAND_WAITING;
+}
+
+/* The admission's setting is about those that serve calls; whether a lease goes on without a proof is its network's. */
+static bool is_probed(const struct control *control, const struct registry_entry *entry)
+{
+    if (!entry->record.lease[0])
+        return control->settings->probes.admission != PROBE_OFF;
+    return strcmp(entry->record.gpu, WORKER_GPU_UNPROVEN) != 0 && !control_is_leased_out(entry);
+}
+
 void control_consider(struct control *control, struct registry_entry *entry, enum admission_event event)
 {
     const struct admission_policy policy = control_admission_policy(control);
@@ -448,8 +462,8 @@ void control_consider(struct control *control, struct registry_entry *entry, enu
                                         .random = control_fresh_bits(),
                                         .gateway = control_gateway_hash(control)};
     struct admission claim = entry->record.admission;
-    if (control->settings->probes.admission == PROBE_OFF || control->is_shut || entry->probe || entry->links == 0 ||
-        entry->draining || control->run_count >= RUNS_MAX)
+    if (!is_probed(control, entry) || control->is_shut || entry->probe || entry->links == 0 || entry->draining ||
+        control->run_count >= RUNS_MAX)
         return;
     if (admission_step(&claim, &news, &policy) == ADMISSION_SEND_PROBE)
         run_start(control, entry, &claim, event == ADMISSION_WANTED);

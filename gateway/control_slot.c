@@ -145,7 +145,7 @@ static bool may_come(const struct registry_entry *entry, const struct probe_run 
     int64_t rested_ms = now_ms - admission->last_probe_at_ms;
     int64_t wait_ms = admission->next_probe_at_ms - admission->last_probe_at_ms;
     return entry->worker != run->worker && entry->links > 0 && !entry->probe && !entry->draining &&
-           admission_is_ready(admission) && !is_cpu(entry) &&
+           admission_is_ready(admission) && !is_cpu(entry) && !control_is_leased_out(entry) &&
            rested_ms > control_admission_policy(run->control).reprobe_min_ms / MATE_REST &&
            (run->purpose == VERIFY_ADMISSION || rested_ms > wait_ms / 2);
 }

@@ -3,6 +3,8 @@
 #include "core/clock.h"
 #include "core/embed.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,7 @@ REDIS_SCRIPT(delete_script, enrolment_delete_lua);
 
 #define ENROLMENTS "sl:{enrolments}:list"
 #define TOKENS "sl:{enrolments}:tokens"
+#define LEASE_KEY_MAX (sizeof("sl:lease_token:") + SHA256_HEX)
 #define TOKEN_LEN (sizeof(ENROLMENT_TOKEN_PREFIX) - 1 + 43)
 
 struct ask {
@@ -42,7 +45,9 @@ static enum error asked(struct ask *ask, enum error error)
 
 bool enrolment_token_is_formed(struct str token)
 {
-    if (token.len != TOKEN_LEN || !str_starts(token, STR(ENROLMENT_TOKEN_PREFIX)))
+    _Static_assert(sizeof(ENROLMENT_TOKEN_PREFIX) == sizeof(ENROLMENT_LEASE_PREFIX), "tokens have one length");
+    if (token.len != TOKEN_LEN ||
+        !(str_starts(token, STR(ENROLMENT_TOKEN_PREFIX)) || str_starts(token, STR(ENROLMENT_LEASE_PREFIX))))
         return false;
     for (size_t i = sizeof(ENROLMENT_TOKEN_PREFIX) - 1; i < token.len; i++) {
         char c = token.ptr[i];
@@ -89,12 +94,13 @@ enum error enrolment_delete(struct redis *redis, struct str id, enrolment_done_f
 static bool parse(struct str text, struct enrolment *ret)
 {
     json_t *root = json_loadb(text.ptr, text.len, 0, NULL);
-    const char *id = NULL, *supplier = NULL;
+    const char *id = NULL, *supplier = NULL, *lease = "";
     json_int_t created_at = 0, expires_at = 0;
     bool is_good = root &&
-                   json_unpack(root, "{s:s, s:s, s:I, s:I}", "id", &id, "supplier", &supplier, "created_at",
-                               &created_at, "expires_at", &expires_at) == 0 &&
+                   json_unpack(root, "{s:s, s:s, s:I, s:I, s?s}", "id", &id, "supplier", &supplier, "created_at",
+                               &created_at, "expires_at", &expires_at, "lease", &lease) == 0 &&
                    str_copy(ret->id, sizeof(ret->id), str_of(id)) &&
+                   str_copy(ret->lease, sizeof(ret->lease), str_of(lease)) &&
                    str_copy(ret->supplier, sizeof(ret->supplier), str_of(supplier));
     ret->created_at_ms = created_at;
     ret->expires_at_ms = expires_at;
@@ -117,11 +123,87 @@ static void on_find(void *ctx, const redisReply *reply, enum error error)
     free(ask);
 }
 
-enum error enrolment_find(struct redis *redis, struct str token, enrolment_found_fn *done, void *ctx)
+/* -- of leases: a key each, which Redis lets expire -- */
+
+static struct str lease_key(struct str token, char ret[static LEASE_KEY_MAX])
 {
     char digest[SHA256_HEX];
     crypto_sha256_hex(token, digest);
+    snprintf(ret, LEASE_KEY_MAX, "sl:lease_token:%s", digest);
+    return str_of(ret);
+}
+
+void enrolment_lease_worker(struct str lease, char ret_id[static ID_TEXT_MAX])
+{
+    uint8_t digest[SHA256_BYTES];
+    struct id id;
+    crypto_sha256(lease, digest);
+    memcpy(id.bytes, digest, sizeof(id.bytes));
+    id_text("wrk_", &id, ret_id);
+}
+
+void enrolment_lease_secret(struct str token, char ret[static SECRET_TEXT_MAX])
+{
+    uint8_t bits[SHA256_BYTES];
+    crypto_hmac_sha256(token, STR("the secret of its worker"), bits);
+    crypto_secret_of("sls-", bits, ret);
+    crypto_wipe(bits, sizeof(bits));
+}
+
+static void on_lease_put(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    if (!error && reply->type != REDIS_REPLY_STATUS)
+        error = ERR_PROTOCOL;
+    ask->on_done(ask->ctx, error);
+    free(ask);
+}
+
+enum error enrolment_put_lease(struct redis *redis, const struct enrolment *enrolment, struct str token,
+                               enrolment_done_fn *done, void *ctx)
+{
+    char key[LEASE_KEY_MAX], until[24];
+    json_t *root = json_pack("{s:s, s:s, s:I, s:I, s:s}", "id", "", "supplier", enrolment->supplier, "created_at",
+                             (json_int_t)enrolment->created_at_ms, "expires_at", (json_int_t)enrolment->expires_at_ms,
+                             "lease", enrolment->lease);
+    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    struct ask *ask = ask_new((struct ask){.on_done = done, .ctx = ctx});
+    snprintf(until, sizeof(until), "%" PRId64, enrolment->expires_at_ms);
+    struct str args[] = {STR("SET"), lease_key(token, key), str_of(text), STR("PXAT"), str_of(until)};
+    enum error error = ask && text ? redis_command(redis, on_lease_put, ask, 5, args) : ERR_NO_MEMORY;
+    json_decref(root);
+    free(text);
+    return asked(ask, error);
+}
+
+static void on_lease_deleted(void *ctx, const redisReply *reply, enum error error)
+{
+    struct ask *ask = ctx;
+    if (!error && reply->type != REDIS_REPLY_INTEGER)
+        error = ERR_PROTOCOL;
+    ask->on_done(ask->ctx, error);
+    free(ask);
+}
+
+enum error enrolment_delete_lease(struct redis *redis, struct str token, enrolment_done_fn *done, void *ctx)
+{
+    char key[LEASE_KEY_MAX];
+    struct ask *ask = ask_new((struct ask){.on_done = done, .ctx = ctx});
+    struct str args[] = {STR("DEL"), lease_key(token, key)};
+    return asked(ask, ask ? redis_command(redis, on_lease_deleted, ask, 2, args) : ERR_NO_MEMORY);
+}
+
+/* -- finding ----------------------------------------------------------------------------------------------------- */
+
+enum error enrolment_find(struct redis *redis, struct str token, enrolment_found_fn *done, void *ctx)
+{
+    char digest[SHA256_HEX], key[LEASE_KEY_MAX];
+    crypto_sha256_hex(token, digest);
     struct ask *ask = ask_new((struct ask){.on_found = done, .ctx = ctx});
+    if (str_starts(token, STR(ENROLMENT_LEASE_PREFIX))) {
+        struct str get[] = {STR("GET"), lease_key(token, key)};
+        return asked(ask, ask ? redis_command(redis, on_find, ask, 2, get) : ERR_NO_MEMORY);
+    }
     struct str args[] = {STR(ENROLMENTS), STR(TOKENS), str_of(digest)};
     return asked(ask, ask ? redis_run(redis, &find_script, on_find, ask, 2, 1, args) : ERR_NO_MEMORY);
 }

@@ -269,6 +269,20 @@ void api_reply(struct api_call *api, int status, const char *content_type, struc
     rest_done(rest);
 }
 
+void api_reply_static(struct api_call *api, int status, const char *content_type, struct str body)
+{
+    struct rest_call *rest = container_of(api, struct rest_call, api);
+    struct front_call *call = rest->front;
+    if (call) {
+        struct answer answer;
+        answer_init(&answer, call->request_id, front_has_origin(call));
+        answer_add(&answer, "content-type", content_type);
+        metrics_request(rest->reactor->metrics, status, STR(""), STR(""));
+        httpd_answer_static(call->http, status, answer.fields, answer.count, body);
+    }
+    rest_done(rest);
+}
+
 void api_reply_json(struct api_call *api, int status, json_t *take_json)
 {
     char *text = take_json ? json_dumps(take_json, JSON_COMPACT) : NULL;

@@ -12,6 +12,7 @@
 #include "pricing/credit.h"
 #include "pricing/settle.h"
 
+struct bootstrap;
 struct control;
 
 #define GATEWAY_QUEUES 1024
@@ -25,6 +26,8 @@ struct gateway {
     size_t reactor_count;
     struct control *control;
     struct loop *control_loop;
+    struct bootstrap *bootstrap; /* NULL: no machines are leased from here */
+    char public_url[256];        /* of the gateways, as leased machines see it; "": not known */
     int64_t started_at_ms;
     /* Calls that wait for a slot, of all reactors, by the hash of their model: two models may share a place. */
     _Atomic int queued[GATEWAY_QUEUES];

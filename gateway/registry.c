@@ -228,6 +228,21 @@ void registry_pass_end(struct registry *registry, void (*on_gone)(void *ctx, str
     registry->count = kept;
 }
 
+void registry_remove(struct registry *registry, struct registry_entry *entry,
+                     void (*on_gone)(void *ctx, struct registry_entry *entry), void *ctx)
+{
+    bool found;
+    size_t at = place_of(registry, str_of(entry->record.id), &found);
+    if (!found)
+        return;
+    on_gone(ctx, entry);
+    memmove(&registry->entries[at], &registry->entries[at + 1],
+            (registry->count - at - 1) * sizeof(registry->entries[0]));
+    registry->count--;
+    let_go(registry, worker_ref(entry->worker));
+    entry_free(entry);
+}
+
 void registry_sweep(struct registry *registry)
 {
     for (struct gone **at = &registry->gone; *at;) {
@@ -302,6 +317,8 @@ enum error registry_models(struct registry_entry *entry, const struct str *model
 
 bool registry_serves(const struct registry_entry *entry, int admission, int64_t now_ns)
 {
+    if (entry->record.lease[0]) /* somebody's own, and not for calls */
+        return false;
     bool is_admitted = admission != PROBE_REQUIRED || admission_is_ready(&entry->record.admission);
     bool is_near = entry->links > 0 || (entry->unlinked_ns && now_ns - entry->unlinked_ns < REGISTRY_UNLINKED_NS);
     return is_admitted && is_near && entry->is_models_known && !entry->draining;
@@ -488,6 +505,8 @@ json_t *registry_row(const struct registry_entry *entry, int64_t now_ms)
         admission->last_probe_took_ms ? json_integer(admission->last_probe_took_ms) : json_null(), "next_probe_at",
         at_or_null(admission->next_probe_at_ms), "linked", entry->links > 0, "draining", (int)entry->draining,
         "enrolled_at", (json_int_t)record->enrolled_at_ms);
+    if (row && record->lease[0])
+        json_object_set_new(row, "lease", json_string(record->lease));
     if (row && !add_proof(row, record, now_ms)) {
         json_decref(row);
         return NULL;

@@ -3,6 +3,7 @@
 #ifndef SLUICE_GATEWAY_REGISTRY_H
 #define SLUICE_GATEWAY_REGISTRY_H
 
+#include "adapters/native/hub.h"
 #include "gateway/settings.h"
 #include "scheduler/market.h"
 #include "scheduler/worker_store.h"
@@ -31,7 +32,9 @@ struct registry_entry {
     bool is_counting;            /* a reputation update is under way */
     bool is_loading, load_again; /* its record is being read */
     struct proven lease_self;    /* what it proved beside a job of its own before, for the next such check */
-    struct probe_run *probe;     /* under way; NULL: none */
+    enum worker_command command; /* of a lease's worker: its tenant's, as its last status told */
+    int exit_code;
+    struct probe_run *probe; /* under way; NULL: none */
 };
 
 MUST_CHECK enum error registry_open(size_t reactor_count, struct registry **ret);
@@ -53,6 +56,9 @@ MUST_CHECK enum error registry_put(struct registry *registry, const struct worke
  * entry is freed when that returns). */
 void registry_pass_begin(struct registry *registry);
 void registry_pass_end(struct registry *registry, void (*on_gone)(void *ctx, struct registry_entry *entry), void *ctx);
+/* Its record is gone: on_gone, then the entry is freed. */
+void registry_remove(struct registry *registry, struct registry_entry *entry,
+                     void (*on_gone)(void *ctx, struct registry_entry *entry), void *ctx);
 /* Gives back the indexes of workers that are gone and that nobody holds any more. Every second or so. */
 void registry_sweep(struct registry *registry);
 

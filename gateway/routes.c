@@ -1,4 +1,5 @@
 /* The table of all REST calls. */
+#include "gateway/bootstrap.h"
 #include "gateway/routes.h"
 #include "gateway/routes_proof.h"
 #include "gateway/routes_worker.h"
@@ -19,6 +20,7 @@ const struct api_route api_routes[] = {
     {"GET", "/api/v1/admin/bans", API_ADMIN, route_bans},
     {"DELETE", "/api/v1/admin/bans/{id}", API_ADMIN, route_ban_delete},
     {"POST", "/worker/v1/register", API_OPEN, routes_worker_register},
+    {"GET", "/worker/v1/bootstrap/{file}", API_OPEN, route_bootstrap},
     {"GET", "/api/v1/balance", API_EITHER, route_balance},
     {"GET", "/api/v1/usage", API_EITHER, route_usage},
     {"GET", "/api/v1/invoices/{month}", API_EITHER, route_invoice},

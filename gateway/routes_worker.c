@@ -150,8 +150,9 @@ struct registration {
     struct redis *redis;
     struct worker_record record;
     char secret[SECRET_TEXT_MAX]; /* presented, or the new worker's */
-    bool is_new;
-    bool is_described; /* else error says what is wrong with the description; told only to who is known */
+    char token[SECRET_TEXT_MAX];  /* of a lease; "" */
+    bool is_new, is_known;        /* is_known: its record was read */
+    bool is_described;            /* else error says what is wrong with the description; told only to who is known */
     struct api_error error;
     unsigned tries;
     json_t *gateways;
@@ -160,6 +161,7 @@ struct registration {
 static void registration_free(struct registration *registration)
 {
     crypto_wipe(registration->secret, sizeof(registration->secret));
+    crypto_wipe(registration->token, sizeof(registration->token));
     json_decref(registration->gateways);
     free(registration);
 }
@@ -213,15 +215,44 @@ static void on_learned(void *ctx)
     api_reply_json(call, 200, answer);
 }
 
+static void registration_learn(struct registration *registration)
+{
+    struct reactor *reactor = registration->call->reactor;
+    control_worker_registered(reactor->gateway->control, reactor, registration->record.id, on_learned, registration);
+}
+
+static void on_taken_back(void *ctx, enum error code)
+{
+    if (code)
+        registration_fail(ctx, code);
+    else
+        registration_deny(ctx);
+}
+
+/* The attempt may have been closed (door.c), and its worker removed, before we stored it: then the token is gone. */
+static void on_still_there(void *ctx, enum error code, const struct enrolment *enrolment)
+{
+    struct registration *registration = ctx;
+    (void)enrolment;
+    if (code == ERR_NOT_FOUND)
+        code = worker_store_remove(registration->redis, str_of(registration->record.id), on_taken_back, registration);
+    else if (!code)
+        registration_learn(registration);
+    if (code)
+        registration_fail(registration, code);
+}
+
 static void on_stored(void *ctx, enum error code)
 {
     struct registration *registration = ctx;
-    struct reactor *reactor = registration->call->reactor;
-    if (code)
+    if (code == ERR_NOT_FOUND)
+        registration_deny(registration);
+    else if (!code && registration->token[0])
+        code = enrolment_find(registration->redis, str_of(registration->token), on_still_there, registration);
+    else if (!code)
+        registration_learn(registration);
+    if (code && code != ERR_NOT_FOUND)
         registration_fail(registration, code);
-    else
-        control_worker_registered(reactor->gateway->control, reactor, registration->record.id, on_learned,
-                                  registration);
 }
 
 static void on_gateways(void *ctx, enum error code, struct str json)
@@ -233,7 +264,9 @@ static void on_gateways(void *ctx, enum error code, struct str json)
     if (!code && json_array_size(registration->gateways) == 0)
         code = ERR_UNREACHABLE;
     if (!code)
-        code = worker_store_put(registration->redis, &registration->record, on_stored, registration);
+        code = registration->is_known
+                   ? worker_store_redeclare(registration->redis, &registration->record, on_stored, registration)
+                   : worker_store_put(registration->redis, &registration->record, on_stored, registration);
     if (code)
         registration_fail(registration, code);
 }
@@ -246,6 +279,16 @@ static void registration_go_on(struct registration *registration)
 }
 
 /* -- by token -- */
+
+static void identity_check(struct registration *registration);
+
+static void registration_enrol(struct registration *registration)
+{
+    struct worker_record *record = &registration->record;
+    crypto_sha256_hex(str_of(registration->secret), record->secret_sha256);
+    record->enrolled_at_ms = record->reputation.at_ms = clock_wall_ms();
+    registration_go_on(registration);
+}
 
 static void on_token(void *ctx, enum error code, const struct enrolment *enrolment)
 {
@@ -263,17 +306,21 @@ static void on_token(void *ctx, enum error code, const struct enrolment *enrolme
         registration_refuse(registration);
         return;
     }
+    (void)str_copy(record->supplier, sizeof(record->supplier), str_of(enrolment->supplier));
+    (void)str_copy(record->lease, sizeof(record->lease), str_of(enrolment->lease));
+    if (enrolment->lease[0]) {
+        /* One worker an attempt, whose id and secret follow from it: coming again is nobody new. */
+        enrolment_lease_worker(str_of(enrolment->lease), record->id);
+        record->price_usd_nano = 0;
+        identity_check(registration);
+        return;
+    }
     id_new(WORKER_ID_PREFIX, record->id);
     crypto_secret(WORKER_SECRET_PREFIX, registration->secret);
-    crypto_sha256_hex(str_of(registration->secret), record->secret_sha256);
-    (void)str_copy(record->supplier, sizeof(record->supplier), str_of(enrolment->supplier));
-    record->enrolled_at_ms = record->reputation.at_ms = clock_wall_ms();
-    registration_go_on(registration);
+    registration_enrol(registration);
 }
 
 /* -- by identity -- */
-
-static void identity_check(struct registration *registration);
 
 static void on_redeclared(void *ctx, enum error code)
 {
@@ -296,6 +343,10 @@ static void on_known(void *ctx, enum error code, const struct worker_record *sto
         registration_fail(registration, code);
         return;
     }
+    if (code == ERR_NOT_FOUND && registration->is_new) { /* the first time that a lease's token is used */
+        registration_enrol(registration);
+        return;
+    }
     crypto_sha256_hex(str_of(registration->secret), digest);
     if (code == ERR_NOT_FOUND || !crypto_equal(digest, stored->secret_sha256, SHA256_HEX - 1)) {
         registration_deny(registration);
@@ -305,9 +356,13 @@ static void on_known(void *ctx, enum error code, const struct worker_record *sto
         registration_refuse(registration);
         return;
     }
+    registration->is_known = true;
     memcpy(record->secret_sha256, stored->secret_sha256, sizeof(record->secret_sha256));
     memcpy(record->supplier, stored->supplier, sizeof(record->supplier));
     record->enrolled_at_ms = stored->enrolled_at_ms;
+    memcpy(record->lease, stored->lease, sizeof(record->lease));
+    if (record->lease[0])
+        record->price_usd_nano = 0;
     record->reputation = stored->reputation;
     record->admission = stored->admission;
     if (!worker_redeclared(stored, record, &admission)) {
@@ -342,9 +397,15 @@ static enum error registration_start(struct registration *registration, const js
     struct str token = text_field(body, "token"), id = text_field(body, "worker_id");
     struct str secret = text_field(body, "secret");
     struct id parsed;
-    if (registration->is_new)
-        return enrolment_token_is_formed(token) ? enrolment_find(registration->redis, token, on_token, registration)
-                                                : ERR_DENIED;
+    if (registration->is_new && !enrolment_token_is_formed(token))
+        return ERR_DENIED;
+    if (registration->is_new) {
+        if (str_starts(token, STR(ENROLMENT_LEASE_PREFIX))) {
+            enrolment_lease_secret(token, registration->secret);
+            (void)str_copy(registration->token, sizeof(registration->token), token);
+        }
+        return enrolment_find(registration->redis, token, on_token, registration);
+    }
     if (!id_parse(WORKER_ID_PREFIX, id, &parsed) ||
         !str_copy(registration->record.id, sizeof(registration->record.id), id) || secret.len == 0 ||
         !str_copy(registration->secret, sizeof(registration->secret), secret))

@@ -4,6 +4,7 @@
 #include "core/httpd.h"
 #include "core/log.h"
 #include "core/redis_child.h"
+#include "gateway/bootstrap.h"
 #include "gateway/control.h"
 
 #include <errno.h>
@@ -260,6 +261,35 @@ static enum error run_reactors(struct daemon *daemon)
     return daemon->running == daemon->gateway.reactor_count ? ERR_NONE : ERR_SYSTEM;
 }
 
+/* -- leased machines -- */
+
+/* Where they reach us: as set, else where we listen, if that is an address that one could dial. */
+static bool take_public_url(struct daemon *daemon)
+{
+    const struct config_address *listen = &daemon->settings.listen;
+    struct gateway *gateway = &daemon->gateway;
+    bool is_v6 = strchr(listen->host, ':') != NULL;
+    struct str set = str_of(daemon->settings.public_url);
+    while (set.len > 0 && set.ptr[set.len - 1] == '/')
+        set.len--;
+    if (set.len > 0)
+        return str_copy(gateway->public_url, sizeof(gateway->public_url), set);
+    if (!strcmp(listen->host, "0.0.0.0") || !strcmp(listen->host, "::"))
+        return true;
+    int len = snprintf(gateway->public_url, sizeof(gateway->public_url), is_v6 ? "http://[%s]:%u" : "http://%s:%u",
+                       listen->host, daemon->port);
+    return (size_t)len < sizeof(gateway->public_url);
+}
+
+static enum error open_door(struct daemon *daemon)
+{
+    if (!take_public_url(daemon)) {
+        log_error(NULL, "public_url is too long");
+        return ERR_TOO_LARGE;
+    }
+    return bootstrap_open(NULL, &daemon->gateway.bootstrap);
+}
+
 /* -- life -- */
 
 static void raise_file_limit(void)
@@ -295,6 +325,8 @@ static enum error start(struct daemon *daemon)
         return error;
     }
     error = open_reactors(daemon);
+    if (error == ERR_NONE)
+        error = open_door(daemon);
     if (error != ERR_NONE)
         return error;
     struct control_options control = {.gateway = &daemon->gateway,
@@ -341,6 +373,7 @@ static void stop(struct daemon *daemon)
     }
     for (size_t i = 0; i < gateway->reactor_count; i++)
         daemon->reactors[i] = reactor_free(daemon->reactors[i]);
+    gateway->bootstrap = bootstrap_free(gateway->bootstrap);
     daemon->redis = redis_free(daemon->redis);
     timer_clear(daemon->loop, &daemon->child_timer);
     daemon->redis_child = redis_child_stop(daemon->redis_child);
