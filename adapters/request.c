@@ -111,47 +111,48 @@ static int64_t paced(const struct network *network, int64_t interval_ns)
     return interval_ns / 100 * network->pace_percent;
 }
 
-/* Takes the next turn: when the request may go. */
-static int64_t pace_take(struct network *network, enum adapter_op op)
+static void request_queue(struct adapter_call *call);
+
+static void request_wait(struct adapter_call *call, int64_t at, void (*then)(struct adapter_call *call))
 {
-    int64_t at = loop_now(network->loop);
-    if (at < network->next_ns[op])
-        at = network->next_ns[op];
-    if (at < network->any_next_ns)
-        at = network->any_next_ns;
-    if (at < network->hold_ns[op])
-        at = network->hold_ns[op];
-    network->next_ns[op] = at + paced(network, network->adapter->interval_ns[op]);
-    network->any_next_ns = at + paced(network, network->adapter->any_interval_ns);
-    return at;
+    if (at <= loop_now(call->network->loop)) {
+        then(call);
+        return;
+    }
+    call->then = then;
+    timer_set(call->network->loop, &call->wake, at);
 }
 
+/* The operation's turn has come: now that of all requests together. A pause may have been asked for since. */
 static void request_turn(struct adapter_call *call)
 {
     struct network *network = call->network;
-    if (network->hold_ns[call->op] > loop_now(network->loop)) { /* refused since this turn was taken */
-        call->then = request_turn;
-        timer_set(network->loop, &call->wake, pace_take(network, call->op));
+    int64_t now = loop_now(network->loop);
+    if (network->hold_ns[call->op] > now) {
+        request_queue(call);
         return;
     }
-    request_send(call);
+    int64_t at = network->any_next_ns > now ? network->any_next_ns : now;
+    network->any_next_ns = at + paced(network, network->adapter->any_interval_ns);
+    request_wait(call, at, request_send);
 }
 
 static void request_queue(struct adapter_call *call)
 {
     struct network *network = call->network;
-    int64_t at = pace_take(network, call->op);
+    enum adapter_op op = call->op;
+    int64_t at = loop_now(network->loop);
+    if (at < network->next_ns[op])
+        at = network->next_ns[op];
+    if (at < network->hold_ns[op])
+        at = network->hold_ns[op];
     if (at >= call->due_ns) {
         call->result.retry_after_ms = (at - loop_now(network->loop)) / NS_PER_MS;
         adapter_fail(call, SUPPLY_RATE_LIMITED, STR("it may not be asked again yet"));
         return;
     }
-    if (at <= loop_now(network->loop)) {
-        request_send(call);
-        return;
-    }
-    call->then = request_turn;
-    timer_set(network->loop, &call->wake, at);
+    network->next_ns[op] = at + paced(network, network->adapter->interval_ns[op]);
+    request_wait(call, at, request_turn);
 }
 
 /* The network asked for a pause: nobody asks this of it for a while. True: the same request goes again. */
