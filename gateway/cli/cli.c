@@ -23,6 +23,24 @@ int cli_fail(int code, const char *format, ...)
     return code;
 }
 
+const char *cli_given(const struct cli *cli, const char *name)
+{
+    const char *last = NULL, *value;
+    for (size_t at = 0; (value = cli_given_next(cli, name, &at)) != NULL;)
+        last = value;
+    return last;
+}
+
+const char *cli_given_next(const struct cli *cli, const char *name, size_t *at)
+{
+    while (*at < cli->given_count) {
+        const struct cli_given *given = &cli->given[(*at)++];
+        if (!strcmp(given->name, name))
+            return given->value;
+    }
+    return NULL;
+}
+
 int cli_print_json(const json_t *root)
 {
     char *text = json_dumps(root, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15));

@@ -13,8 +13,21 @@ enum cli_exit {
     CLI_UNREACHABLE = 3,  /* no answer from the gateway */
     CLI_UNAUTHORISED = 4, /* no key, a wrong one, or one that may not */
     CLI_NOT_FOUND = 5,
+    CLI_INTERRUPTED = 130, /* by Ctrl-C, while it waited */
 };
 enum cli_output { CLI_TABLE, CLI_WIDE, CLI_JSON, CLI_NAME };
+
+/* An option of some commands. */
+struct cli_option {
+    const char *name;
+    const char *value; /* what it takes, for the help; NULL: nothing */
+    const char *help;
+    char letter; /* short form; 0: none */
+};
+#define CLI_GIVEN_MAX 256
+struct cli_given {
+    const char *name, *value; /* value "": it takes none */
+};
 
 struct cli {
     const char *gateway; /* URL without a slash at the end */
@@ -25,15 +38,20 @@ struct cli {
     bool is_curl; /* print the request, do not send it */
     const char *verify_key;
     const char *const *args; /* behind the command's words; as many as it wants */
+    size_t arg_count;
+    struct cli_given given[CLI_GIVEN_MAX]; /* its own options, in order */
+    size_t given_count;
 };
 
 /* One row of sluice.c. */
 struct cli_command {
     const char *noun, *verb; /* verb: NULL for none */
-    const char *args;        /* of the usage line; each word is one argument */
+    const char *args; /* of the usage line; each word is one argument, "...": more of the last one, "[": or none */
     const char *summary, *help;
     int (*run)(struct cli *cli); /* gives the exit code */
     bool is_offline;
+    bool is_callers;                  /* a caller's key comes before the operator's */
+    const struct cli_option *options; /* its own; ends with a NULL name; NULL: none */
 };
 
 int cmd_workers(struct cli *cli);
@@ -43,6 +61,19 @@ int cmd_proof_list(struct cli *cli);
 int cmd_proof_verify(struct cli *cli);
 int cmd_ban_list(struct cli *cli);
 int cmd_ban_lift(struct cli *cli);
+int cmd_offers(struct cli *cli);
+int cmd_networks(struct cli *cli);
+int cmd_launch(struct cli *cli);
+int cmd_ps(struct cli *cli);
+int cmd_logs(struct cli *cli);
+int cmd_down(struct cli *cli);
+/* The options of these commands. */
+extern const struct cli_option cli_offers_options[], cli_launch_options[], cli_ps_options[], cli_logs_options[];
+
+/* An option's value, the last one given; NULL: it was not. */
+const char *cli_given(const struct cli *cli, const char *name);
+/* Each value of an option that may come several times; *at starts at 0. NULL: no more. */
+const char *cli_given_next(const struct cli *cli, const char *name, size_t *at);
 
 /* Says why on stderr, with what the gateway wrote made harmless, and gives code back. */
 int cli_fail(int code, const char *format, ...) PRINTF_LIKE(2, 3);

@@ -10,6 +10,8 @@
 #define BODY_MAX ((size_t)32 << 20)
 #define CONNECT_S 5L
 #define TOTAL_S 150L /* a proof is waited for */
+#define QUIET_S 60L
+#define TRIES_MOST 3 /* of a POST whose answer was lost */
 #define PAGES_MAX 1000
 #define HEADER_MAX 512
 
@@ -23,14 +25,29 @@ bool http_path(char ret[static CLI_PATH_MAX], const char *before, const char *wo
 
 /* -- one request ------------------------------------------------------------------------------------------------- */
 
+struct request {
+    const char *method, *path;
+    const char *body; /* JSON; of POSTs */
+    bool is_endless;
+};
+
 struct answer {
     struct buf body;
     long status;
+    CURL *curl;
+    bool (*on_bytes)(void *ctx, struct str bytes); /* NULL: all of it is kept in body */
+    void *ctx;
+    bool is_enough;
 };
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
 {
     struct answer *answer = ctx;
+    long status = 0;
+    if (answer->on_bytes && !curl_easy_getinfo(answer->curl, CURLINFO_RESPONSE_CODE, &status) && status == 200) {
+        answer->is_enough = !answer->on_bytes(answer->ctx, (struct str){bytes, size * count});
+        return answer->is_enough ? 0 : size * count;
+    }
     return buf_append(&answer->body, bytes, size * count) ? size * count : 0;
 }
 
@@ -57,22 +74,26 @@ static bool is_post(const char *method)
     return !strcmp(method, "POST");
 }
 
-static bool set_options(CURL *curl, const char *method, const char *url, struct curl_slist *headers,
+static bool set_options(CURL *curl, const struct request *request, const char *url, struct curl_slist *headers,
                         struct answer *answer)
 {
     CURLcode code = curl_easy_setopt(curl, CURLOPT_URL, url);
     code |= curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    code |= curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
+    code |= curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, request->method);
     code |= curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     code |= curl_easy_setopt(curl, CURLOPT_PROXY, "");
     code |= curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     code |= curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, CONNECT_S);
-    code |= curl_easy_setopt(curl, CURLOPT_TIMEOUT, TOTAL_S);
+    code |= curl_easy_setopt(curl, CURLOPT_TIMEOUT, request->is_endless ? 0L : TOTAL_S);
     code |= curl_easy_setopt(curl, CURLOPT_USERAGENT, "sluice");
     code |= curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body);
     code |= curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
-    if (is_post(method))
-        code |= curl_easy_setopt(curl, CURLOPT_POSTFIELDS, "{}");
+    if (request->is_endless) { /* a gateway sends something every 15 s */
+        code |= curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+        code |= curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, QUIET_S);
+    }
+    if (is_post(request->method))
+        code |= curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request->body);
     return code == CURLE_OK;
 }
 
@@ -92,20 +113,35 @@ static bool make_headers(const struct cli *cli, const char *method, struct curl_
            header_add(ret, "Idempotency-Key: %s", hex);
 }
 
-static int send_request(struct cli *cli, const char *method, const char *path, struct answer *answer)
+static CURLcode perform(CURL *curl, const struct request *request, struct answer *answer)
+{
+    CURLcode code = curl_easy_perform(curl);
+    for (int tries = 1; is_post(request->method) && tries < TRIES_MOST &&
+                        (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR);
+         tries++) {
+        buf_clear(&answer->body);
+        code = curl_easy_perform(curl);
+    }
+    return code;
+}
+
+static int send_request(struct cli *cli, const struct request *request, struct answer *answer)
 {
     char url[CLI_PATH_MAX + 512];
     struct curl_slist *headers = NULL;
     CURL *curl = curl_easy_init();
     int exit_code = CLI_OK;
-    int len = snprintf(url, sizeof(url), "%s%s", cli->gateway, path);
-    if (!curl || (size_t)len >= sizeof(url) || !make_headers(cli, method, &headers) ||
-        !set_options(curl, method, url, headers, answer)) {
+    int len = snprintf(url, sizeof(url), "%s%s", cli->gateway, request->path);
+    answer->curl = curl;
+    if (!curl || (size_t)len >= sizeof(url) || !make_headers(cli, request->method, &headers) ||
+        !set_options(curl, request, url, headers, answer)) {
         exit_code = cli_fail(CLI_FAILED, "the request could not be made");
     } else {
-        CURLcode code = curl_easy_perform(curl);
+        CURLcode code = perform(curl, request, answer);
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &answer->status);
-        if (code == CURLE_WRITE_ERROR)
+        if (code == CURLE_WRITE_ERROR && answer->is_enough)
+            exit_code = CLI_OK;
+        else if (code == CURLE_WRITE_ERROR)
             exit_code = cli_fail(CLI_FAILED, "the answer is larger than %zu bytes", BODY_MAX);
         else if (code != CURLE_OK)
             exit_code = cli_fail(CLI_UNREACHABLE, "no answer from %s: %s (--gateway or SLUICE_GATEWAY names another)",
@@ -144,11 +180,11 @@ static void print_quoted(const char *text)
     putchar('\'');
 }
 
-static void print_curl(const struct cli *cli, const char *method, const char *path)
+static void print_curl(const struct cli *cli, const struct request *request)
 {
     char url[CLI_PATH_MAX + 512];
-    snprintf(url, sizeof(url), "%s%s", cli->gateway, path);
-    printf("curl -sS -X %s", method);
+    snprintf(url, sizeof(url), "%s%s", cli->gateway, request->path);
+    printf("curl -sS%s -X %s", request->is_endless ? " -N" : "", request->method);
     if (cli->key_file) {
         fputs(" -H \"Authorization: Bearer $(cat ", stdout);
         print_quoted(cli->key_file);
@@ -156,35 +192,61 @@ static void print_curl(const struct cli *cli, const char *method, const char *pa
     } else {
         printf(" -H \"Authorization: Bearer $%s\"", cli->key_variable);
     }
-    if (is_post(method))
-        fputs(" -H 'Content-Type: application/json' -d '{}'", stdout);
+    if (is_post(request->method)) {
+        fputs(" -H 'Content-Type: application/json' -d ", stdout);
+        print_quoted(request->body);
+    }
     putchar(' ');
     print_quoted(url);
     putchar('\n');
 }
 
-int http_call(struct cli *cli, const char *method, const char *path, json_t **ret)
+static int call(struct cli *cli, const struct request *request, struct answer *answer, json_t **ret)
 {
-    struct answer answer = {.status = 0};
-    *ret = NULL;
     if (cli->is_curl) {
-        print_curl(cli, method, path);
+        print_curl(cli, request);
         return CLI_OK;
     }
-    buf_init(&answer.body, BODY_MAX);
-    int code = send_request(cli, method, path, &answer);
+    buf_init(&answer->body, BODY_MAX);
+    int code = send_request(cli, request, answer);
     json_t *root = NULL;
-    if (!code && answer.body.len > 0)
-        root = json_loadb(answer.body.ptr, answer.body.len, JSON_REJECT_DUPLICATES, NULL);
-    if (!code && (answer.status < 200 || answer.status > 299))
-        code = refused(answer.status, root);
-    else if (!code && answer.body.len > 0 && !root)
+    if (!code && answer->body.len > 0)
+        root = json_loadb(answer->body.ptr, answer->body.len, JSON_REJECT_DUPLICATES, NULL);
+    if (!code && (answer->status < 200 || answer->status > 299))
+        code = refused(answer->status, root);
+    else if (!code && answer->body.len > 0 && !root)
         code = cli_fail(CLI_FAILED, "%s does not answer as a gateway does", cli->gateway);
-    buf_free(&answer.body);
+    buf_free(&answer->body);
     if (code)
         json_decref(root);
     else
         *ret = root;
+    return code;
+}
+
+int http_call(struct cli *cli, const char *method, const char *path, json_t **ret)
+{
+    return http_send(cli, method, path, NULL, ret);
+}
+
+int http_send(struct cli *cli, const char *method, const char *path, const json_t *body, json_t **ret)
+{
+    char *text = body ? json_dumps(body, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
+    struct request request = {.method = method, .path = path, .body = text ? text : "{}"};
+    struct answer answer = {.status = 0};
+    *ret = NULL;
+    int code = body && !text ? cli_fail(CLI_FAILED, "out of memory") : call(cli, &request, &answer, ret);
+    free(text);
+    return code;
+}
+
+int http_read(struct cli *cli, const char *path, bool (*on_bytes)(void *ctx, struct str bytes), void *ctx)
+{
+    struct request request = {.method = "GET", .path = path, .is_endless = true};
+    struct answer answer = {.on_bytes = on_bytes, .ctx = ctx};
+    json_t *none = NULL;
+    int code = call(cli, &request, &answer, &none);
+    json_decref(none);
     return code;
 }
 

@@ -17,51 +17,79 @@ static const struct cli_command commands[] = {
     {"workers", NULL, "", "workers and their state",
      "Lists all workers: what they claim, what they have proven, their reputation and load.\n"
      "-o wide adds names, suppliers, drivers and times; -o name prints ids alone.\n",
-     cmd_workers, false},
+     cmd_workers, false, false, NULL},
     {"worker", "show", "ID", "one worker: claimed and proven, each challenge, reputation with its parts",
      "Shows what a worker says it has beside what it has proven, the result of each challenge of its last\n"
      "receipt, and its reputation with the evidence that it is made of. -o json: the gateway's own rows.\n",
-     cmd_worker_show, false},
+     cmd_worker_show, false, false, NULL},
     {"worker", "probe", "ID", "asks a worker for a proof now",
      "Has the gateway challenge the worker at once, and shows what the gateway answers. The receipt is then the\n"
      "first one of `sluice proof list`.\n",
-     cmd_worker_probe, false},
+     cmd_worker_probe, false, false, NULL},
     {"proof", "list", "WORKER", "receipts of a worker, newest first",
      "Lists the signed receipts of a worker's proofs. `-o json > FILE` keeps them for `sluice proof verify FILE`;\n"
      "-o name prints the SHA-256 of each.\n",
-     cmd_proof_list, false},
+     cmd_proof_list, false, false, NULL},
     {"proof", "verify", "FILE", "checks receipts offline",
      "Checks signatures and the chain of each worker's receipts. FILE (- for stdin) holds one receipt, a JSON list\n"
      "of them, or what `sluice proof list -o json` printed. --key HEX takes only that gateway's key, else each\n"
      "receipt's own counts, which shows that it was not changed, but not by whom it was made.\n"
      "CHAIN: first, linked; start (the oldest here); gap (what it follows is missing); fork (told in two ways).\n"
      "Exit code 1 when any of them does not stand.\n",
-     cmd_proof_verify, true},
+     cmd_proof_verify, true, false, NULL},
     {"ban", "list", "", "keys and devices that are banned",
-     "Lists the bans that last now, those that end first in front.\n", cmd_ban_list, false},
+     "Lists the bans that last now, those that end first in front.\n", cmd_ban_list, false, false, NULL},
     {"ban", "lift", "ID", "ends a ban",
      "Forgets what is held against a key or device; its worker may be proven anew. ID: as `sluice ban list` shows\n"
      "it, or a worker's.\n",
-     cmd_ban_lift, false},
+     cmd_ban_lift, false, false, NULL},
+    {"offers", NULL, "", "what can be rented now, over all networks, best first",
+     "Lists offers of all networks in one table, best first. --explain adds what the score is made of: 0 is best,\n"
+     "each part weighted by --prefer.\n",
+     cmd_offers, false, true, cli_offers_options},
+    {"launch", NULL, "[-- COMMAND...]", "rents GPUs and runs a container on them",
+     "Shows the price, asks, launches, and waits until the container runs, telling each attempt that failed; Ctrl-C\n"
+     "ends the waiting, not the lease. Behind -- comes what the container runs in place of its own command.\n"
+     "  sluice launch --gpu RTX4090 --image ghcr.io/x/y:1 --port 8000 --max-price 0.50 --retry-until-up\n",
+     cmd_launch, false, true, cli_launch_options},
+    {"ps", NULL, "", "leases", "Lists leases that are not over, newest first. -o wide adds images, offers and times.\n",
+     cmd_ps, false, true, cli_ps_options},
+    {"logs", NULL, "ID", "what a lease's machine has written",
+     "Prints the logs of what runs for a lease now. -f goes on until the lease is over.\n", cmd_logs, false, true,
+     cli_logs_options},
+    {"down", NULL, "ID...", "ends leases",
+     "Ends leases, whatever they are doing; what they still held returns. Again is harmless.\n", cmd_down, false, true,
+     NULL},
+    {"networks", NULL, "", "the networks that supply comes from, and how they are",
+     "Lists networks with their state, what they offer, and what went wrong last.\n", cmd_networks, false, false, NULL},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 static const char gateway_help[] =
-    "  --gateway URL    default: SLUICE_GATEWAY, else http://127.0.0.1:8080\n"
-    "  --key-file PATH  holds the key; default: SLUICE_ADMIN_KEY, else SLUICE_API_KEY\n"
-    "  --curl           print the request for curl, with the key as a variable, and send nothing\n";
-static const char verify_help[] = "  --key HEX        proof verify: the public key of the only gateway to believe\n";
+    "  --gateway URL          default: SLUICE_GATEWAY, else http://127.0.0.1:8080\n"
+    "  --key-file PATH        holds the key; default: SLUICE_ADMIN_KEY, else SLUICE_API_KEY\n"
+    "  --curl                 print the request for curl, with the key as a variable, and send nothing\n";
+static const char verify_help[] =
+    "  --key HEX              proof verify: the public key of the only gateway to believe\n";
 
 /* command: of which; NULL: of all. */
 static void options(const struct cli_command *command, FILE *to)
 {
+    fputs("\noptions:\n", to);
+    for (const struct cli_option *option = command ? command->options : NULL; option && option->name; option++) {
+        char words[64];
+        snprintf(words, sizeof(words), "%c%c%s--%s%s%s", option->letter ? '-' : ' ',
+                 option->letter ? option->letter : ' ', option->letter ? ", " : "", option->name,
+                 option->value ? " " : "", option->value ? option->value : "");
+        fprintf(to, "  %-22s %s\n", words + (option->letter ? 0 : 2), option->help);
+    }
     fprintf(to,
-            "\noptions:\n%s%s"
-            "  -o FORM          table, wide, json or name; default: table\n"
-            "  -h, --help       of a command: what it does; --version\n"
+            "%s%s"
+            "  -o FORM                table, wide, json or name; default: table\n"
+            "  -h, --help             of a command: what it does; --version\n"
             "\n"
             "exit codes: 0 done, 1 failed or refused, 2 usage, 3 no answer from the gateway, 4 not authorised, 5 not "
-            "found\n",
+            "found,\n            130 stopped waiting by Ctrl-C\n",
             command && command->is_offline ? "" : gateway_help, !command || command->is_offline ? verify_help : "");
 }
 
@@ -82,7 +110,7 @@ static void usage(const char *noun, FILE *to)
             continue;
         snprintf(words, sizeof(words), "%s%s%s%s%s", command->noun, command->verb ? " " : "",
                  command->verb ? command->verb : "", *command->args ? " " : "", command->args);
-        fprintf(to, "  %-20s %s\n", words, command->summary);
+        fprintf(to, "  %-22s %s\n", words, command->summary);
     }
     options(NULL, to);
 }
@@ -106,12 +134,14 @@ static bool is_noun(const char *word)
     return false;
 }
 
-static int count_args(const struct cli_command *command)
+static bool count_is_good(const struct cli_command *command, int given)
 {
     int count = *command->args != '\0';
     for (const char *at = command->args; *at; at++)
         count += *at == ' ';
-    return count;
+    if (!strstr(command->args, "..."))
+        return given == count;
+    return *command->args == '[' || given >= count;
 }
 
 /* -- options ----------------------------------------------------------------------------------------------------- */
@@ -124,10 +154,10 @@ static bool key_is_good(struct str key)
     return is_good;
 }
 
-static int take_key(struct cli *cli)
+static int take_key(struct cli *cli, bool is_callers)
 {
     const char *admin = getenv("SLUICE_ADMIN_KEY"), *caller = getenv("SLUICE_API_KEY");
-    bool has_admin = admin && *admin && !cli->key_file;
+    bool has_admin = admin && *admin && !cli->key_file && !(is_callers && caller && *caller);
     char bytes[sizeof(cli->key) + 2];
     struct str key = str_of(has_admin ? admin : caller ? caller : "");
     cli->key_variable = has_admin ? "SLUICE_ADMIN_KEY" : "SLUICE_API_KEY";
@@ -184,22 +214,86 @@ static bool take_output(struct cli *cli, const char *text)
 
 enum parsed { PARSED_RUN, PARSED_HELP, PARSED_VERSION, PARSED_BAD };
 
+#define OWN_OPTION 0x100 /* getopt's value of the first of the commands' own ones */
+#define OPTIONS_MAX 96
+
+static const struct option general[] = {
+    {"gateway", required_argument, NULL, 'g'}, {"key-file", required_argument, NULL, 'K'},
+    {"output", required_argument, NULL, 'o'},  {"curl", no_argument, NULL, 'c'},
+    {"key", required_argument, NULL, 'k'},     {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'}};
+#define GENERAL (sizeof(general) / sizeof(general[0]))
+
+static const struct cli_option *find_option(const struct cli_option *options, const char *name)
+{
+    for (; options && options->name; options++)
+        if (!strcmp(options->name, name))
+            return options;
+    return NULL;
+}
+
+static bool has_option(const struct cli_command *command, const char *name)
+{
+    return find_option(command->options, name) != NULL;
+}
+
+/* All commands' options for getopt, because the command is known only when they are parsed; each name once. letters:
+ * ":o:h" and theirs. Gives how many. */
+static size_t all_options(struct option table[static OPTIONS_MAX], const struct cli_option *of[static OPTIONS_MAX],
+                          char letters[static OPTIONS_MAX])
+{
+    size_t count = GENERAL, letter_count = strlen(letters);
+    memcpy(table, general, sizeof(general));
+    for (size_t i = 0; i < COMMANDS; i++)
+        for (const struct cli_option *option = commands[i].options; option && option->name; option++) {
+            bool is_new = true;
+            for (size_t j = GENERAL; j < count; j++)
+                is_new = is_new && strcmp(table[j].name, option->name) != 0;
+            if (!is_new || count == OPTIONS_MAX - 1)
+                continue;
+            of[count] = option;
+            table[count] = (struct option){option->name, option->value ? required_argument : no_argument, NULL,
+                                           OWN_OPTION + (int)count};
+            count++;
+            if (option->letter && letter_count < OPTIONS_MAX - 1)
+                letters[letter_count++] = option->letter;
+        }
+    table[count] = (struct option){0};
+    letters[letter_count] = '\0';
+    return count;
+}
+
+static bool take_own(struct cli *cli, const struct cli_option *option, const char *value)
+{
+    if (cli->given_count == CLI_GIVEN_MAX) {
+        cli_fail(0, "too many options");
+        return false;
+    }
+    cli->given[cli->given_count++] = (struct cli_given){option->name, option->value ? value : ""};
+    return true;
+}
+
 static enum parsed parse(int argc, char *argv[], struct cli *cli, const char **ret_gateway)
 {
-    static const struct option table[] = {
-        {"gateway", required_argument, NULL, 'g'}, {"key-file", required_argument, NULL, 'f'},
-        {"output", required_argument, NULL, 'o'},  {"curl", no_argument, NULL, 'c'},
-        {"key", required_argument, NULL, 'k'},     {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},       {0}};
+    struct option table[OPTIONS_MAX];
+    const struct cli_option *of[OPTIONS_MAX];
+    char letters[OPTIONS_MAX] = ":o:h";
+    size_t count = all_options(table, of, letters);
     enum parsed parsed = PARSED_RUN;
     int id;
     opterr = 0;
-    while ((id = getopt_long(argc, argv, ":o:h", table, NULL)) != -1) {
-        if (id == 'h' || id == 'v')
+    while ((id = getopt_long(argc, argv, letters, table, NULL)) != -1) {
+        for (size_t i = GENERAL; i < count; i++)
+            if (id == of[i]->letter && id != 0)
+                id = OWN_OPTION + (int)i;
+        if (id >= OWN_OPTION) {
+            if (!take_own(cli, of[id - OWN_OPTION], optarg))
+                return PARSED_BAD;
+        } else if (id == 'h' || id == 'v')
             parsed = id == 'h' ? PARSED_HELP : PARSED_VERSION;
         else if (id == 'g')
             *ret_gateway = optarg;
-        else if (id == 'f')
+        else if (id == 'K')
             cli->key_file = optarg;
         else if (id == 'c')
             cli->is_curl = true;
@@ -242,7 +336,7 @@ static int run(struct cli *cli, char *words[], int count, const char *gateway)
         return CLI_USAGE;
     }
     int own = command->verb ? 2 : 1;
-    if (count - own != count_args(command)) {
+    if (!count_is_good(command, count - own)) {
         fputs("usage: ", stderr);
         usage_line(command, stderr);
         fputs(" [options]\n", stderr);
@@ -250,10 +344,14 @@ static int run(struct cli *cli, char *words[], int count, const char *gateway)
     }
     if (cli->verify_key && command->run != cmd_proof_verify)
         return cli_fail(CLI_USAGE, "--key: only for proof verify; a key to a gateway comes by --key-file");
+    for (size_t i = 0; i < cli->given_count; i++)
+        if (!has_option(command, cli->given[i].name))
+            return cli_fail(CLI_USAGE, "--%s: not an option of \"sluice %s\"", cli->given[i].name, command->noun);
     cli->args = (const char *const *)(uintptr_t)(words + own);
+    cli->arg_count = (size_t)(count - own);
     if (!command->is_offline) {
         int code = take_gateway(cli, gateway, room, sizeof(room));
-        code = code ? code : take_key(cli);
+        code = code ? code : take_key(cli, command->is_callers);
         if (code)
             return code;
     } else if (cli->is_curl) {
