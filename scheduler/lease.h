@@ -6,6 +6,18 @@
  * a reason, and from reserved .. active back to requested for the next candidate (a new epoch after active). One table
  * of moves, lease.c; what is not in it is a bug and refused.
  *
+ * What makes an attempt go wrong costs that attempt only: it is given up, which the tenant does not pay, and the next
+ * candidate is picked, until LEASE_CANDIDATES_MAX or the deadline. An active lease is lost on evidence alone: its
+ * network says twice that it is gone, failed, stopped or (past settle_ms of its creation) not found, or once while the
+ * door is silent, or that it is pending for silent_ms. A network or a door that tells nothing is no evidence.
+ *
+ * Crashes: the driver stores the lease after each event. An effect whose event was not stored is asked for again
+ * (holding, charging, GO, ending are repeatable), but a create is not: from LEASE_INTENDED on the attempt is looked for
+ * by its tag, until intended_ms + seek_ms + 1.5 settle_ms.
+ *
+ * Ending an attempt: TERMINATE, then DESCRIBE until it is gone; TERMINATE again when it is alive 10 s after the network
+ * said that it ended; after failures again in 3 s .. 60 s, for ever.
+ *
  * Beside the lease's own state each attempt has one, because what it made must be ended whatever became of the lease: a
  * lease has work until all its attempts are closed, also when it has failed. */
 #ifndef SLUICE_SCHEDULER_LEASE_H
@@ -58,6 +70,8 @@ struct lease_request {
     int64_t disk_gib;
 };
 
+enum lease_door { LEASE_DOOR_NONE, LEASE_DOOR_WAITING, LEASE_DOOR_PROVEN, LEASE_DOOR_REFUSED, LEASE_DOOR_EXITED };
+
 #define ATTEMPT_STATE_MAP(X)                                                                     \
     X(ATTEMPT_CHOSEN, "chosen")     /* nothing was asked of the network yet */                   \
     X(ATTEMPT_CREATING, "creating") /* stored before the call; from here on something may run */ \
@@ -95,6 +109,10 @@ struct lease_attempt {
     int64_t said_ended_ms; /* the network said that it ended it; 0: not yet */
     uint32_t tries;        /* of ending it, or of looking for it, that failed in a row */
     int64_t look_ms;       /* not before this is the network asked about it again */
+    int64_t door_ms;       /* not before this is its door looked at, or told to go */
+    int64_t proven_ms;     /* the door let it through: GO is due; 0: not yet */
+    uint32_t gone_looks;   /* in a row that said that it is gone */
+    enum lease_door door;  /* what the last look at the door saw */
 };
 
 struct lease_endpoint {
@@ -111,6 +129,9 @@ struct lease {
     char reason[SUPPLY_MESSAGE_MAX];                   /* why it is where it is, for people; "" */
     int64_t created_at_ms, active_at_ms, ended_at_ms;  /* active: of the first epoch; 0: not yet */
     int64_t stop_asked_ms;                             /* 0: not asked */
+    int64_t search_ms;                                 /* deadline_s counts from here: a loss; 0: created_at_ms */
+    int64_t pick_ms;                                   /* not before this is a candidate looked for */
+    uint32_t pauses;                                   /* of retry_until_up, in a row */
     uint32_t epoch;                                    /* recoveries so far */
     struct lease_attempt attempts[LEASE_ATTEMPTS_MAX]; /* in order of numbers; the last is the current one */
     size_t attempt_count;
@@ -122,11 +143,14 @@ struct lease {
     /* money; see pricing/lease_money.h */
     int64_t budget_usd_nano; /* of the key that it was made with; 0: it has none */
     char budget_period[8];   /* "day" | "month" */
-    bool is_held, is_released;
+    bool is_held;            /* what should be held now is held; false: HOLD is due */
+    bool is_released;
+    int64_t hold_ms;                      /* not before this is a hold asked for */
+    int64_t former_ms;                    /* wall time of being active in former epochs */
     int64_t price_usd_nano;               /* of this epoch; 0: none yet */
     int64_t since_ms;                     /* billed from; 0: not billing */
     int64_t until_ms;                     /* billing stopped here; 0: it runs on */
-    int64_t seen_ms;                      /* last known to run: a lost one is billed to here */
+    int64_t seen_ms;                      /* last known to run: nothing is billed beyond it but by a stop */
     int64_t epoch_billed_ms;              /* wall time of this epoch that is captured */
     int64_t billed_gpu_ms, cost_usd_nano; /* of all epochs, captured */
     uint32_t captures;                    /* how many slices were captured */
@@ -142,14 +166,15 @@ struct lease {
 enum lease_do {
     LEASE_DO_NOTHING,        /* terminal, and nothing is left: leaves the set of due leases */
     LEASE_DO_WAIT,           /* until .until_ms */
+    LEASE_DO_STOP,           /* asked for, or a time is over -> LEASE_STOP; the machine knows why */
     LEASE_DO_PICK,           /* -> LEASE_PICKED or LEASE_NO_CANDIDATE */
-    LEASE_DO_HOLD,           /* money -> LEASE_HELD or LEASE_UNFUNDED */
+    LEASE_DO_HOLD,           /* money: price_usd_nano, of lease_billed -> LEASE_HELD or LEASE_UNFUNDED */
     LEASE_DO_CREATE,         /* store LEASE_INTENDED first, then ask -> LEASE_CREATED, LEASE_CREATE_FAILED */
     LEASE_DO_FIND,           /* list by tag -> LEASE_FOUND or LEASE_FOUND_NOT, or LEASE_ASK_FAILED */
     LEASE_DO_DESCRIBE,       /* -> LEASE_DESCRIBED or LEASE_ASK_FAILED */
     LEASE_DO_DOOR,           /* look at the door -> LEASE_DOOR */
-    LEASE_DO_GO,             /* the user's command may start -> LEASE_WENT */
-    LEASE_DO_INTEND_CAPTURE, /* choose the slice's end and store it -> LEASE_CAPTURE_INTENDED */
+    LEASE_DO_GO,             /* the user's command may start -> LEASE_WENT or LEASE_ASK_FAILED */
+    LEASE_DO_INTEND_CAPTURE, /* to lease_epoch_ms, stored before the charge -> LEASE_CAPTURE_INTENDED */
     LEASE_DO_CAPTURE,        /* the slice that was stored -> LEASE_CAPTURED */
     LEASE_DO_TERMINATE,      /* -> LEASE_TERMINATED or LEASE_ASK_FAILED */
     LEASE_DO_RELEASE,        /* what is left of the hold returns -> LEASE_RELEASED */
@@ -160,12 +185,14 @@ struct lease_action {
     int64_t until_ms;
 };
 
+/* report: a refused or missing proof is noted and the command starts all the same. What never comes to the door cannot
+ * start it and is given up either way. off: no door; active when the network says that it runs. */
 enum lease_probe { LEASE_PROBE_REQUIRED, LEASE_PROBE_REPORT, LEASE_PROBE_OFF };
 /* Of an attempt's network, as far as the machine must know it. */
 struct lease_terms {
-    bool is_known; /* false: no longer configured; nothing can be asked, its attempts wait */
+    bool is_known; /* false: no longer configured: its attempts are asked about now and then; -> LEASE_ASK_FAILED */
     enum lease_probe probe;
-    int64_t settle_ms, boot_ms;
+    int64_t settle_ms, boot_ms; /* 0: 60 s, 20 min */
 };
 struct lease_policy {
     int64_t slice_ms;    /* captured and extended by; 15 min */
@@ -176,7 +203,7 @@ struct lease_policy {
     int64_t retry_ms;    /* first pause of retry_until_up, doubled to 16 times it; (15 s) */
     int64_t
         seek_ms; /* what a lost answer may have made is looked for so long, beside the network's settle_ms (2 min) */
-    int64_t silent_ms; /* active, but neither network nor door tell of it: lost (3 min) */
+    int64_t silent_ms; /* active, but neither network nor door tell of it: warned, and not billed (3 min) */
     struct lease_terms (*terms)(void *ctx, const char *network);
     void *ctx;
 };
@@ -197,16 +224,15 @@ enum lease_event_kind {
     LEASE_FOUND,         /* instance */
     LEASE_FOUND_NOT,     /* the listing was whole, and it was not in it */
     LEASE_DESCRIBED,     /* instance */
-    LEASE_ASK_FAILED,    /* error, message, retry_after_ms: of FIND, DESCRIBE, TERMINATE */
+    LEASE_ASK_FAILED,    /* error, message, retry_after_ms: of FIND, DESCRIBE, TERMINATE, GO */
     LEASE_DOOR,          /* door */
     LEASE_WENT,
     LEASE_CAPTURE_INTENDED, /* to_ms */
-    LEASE_CAPTURED,         /* gpu_ms, cost */
+    LEASE_CAPTURED,         /* gpu_ms, cost: of this slice */
     LEASE_TERMINATED,
     LEASE_RELEASED,
-    LEASE_STOP, /* the tenant, or its time is over: message is the reason */
+    LEASE_STOP, /* the tenant, or its time is over. message: why; absent: as the machine knows. Again: harmless */
 };
-enum lease_door { LEASE_DOOR_NONE, LEASE_DOOR_WAITING, LEASE_DOOR_PROVEN, LEASE_DOOR_REFUSED, LEASE_DOOR_EXITED };
 struct lease_event {
     enum lease_event_kind kind;
     size_t attempt; /* index, where the action had one */
@@ -228,11 +254,15 @@ MUST_CHECK enum error lease_apply(struct lease *lease, const struct lease_event 
 /* The attempt that the lease is about now; NULL: none. */
 struct lease_attempt *lease_current(struct lease *lease);
 const struct lease_attempt *lease_current_const(const struct lease *lease);
+/* The attempt that holds and charges are for: the current one, or the one that was active until just now. NULL: none.
+ */
+const struct lease_attempt *lease_billed(const struct lease *lease);
 bool lease_is_over(const struct lease *lease); /* ended or failed */
 /* Does a tag's attempt still count, so that what runs under it is not an orphan? (CREATING, BOOTING, UP, or on its way
  * out by the lease's own hand.) */
 bool lease_owns(const struct lease *lease, uint32_t attempt_number);
-/* Wall time of this epoch to bill at now_ms: from since to until, now, or when it was last seen. */
+/* Wall time of this epoch to bill at now_ms: from since to until; while it runs, to when it was last seen. Never less
+ * than what was captured or intended. */
 int64_t lease_epoch_ms(const struct lease *lease, int64_t now_ms);
 
 /* Memory: a zeroed lease is empty. Texts of a request are copied into the lease's pool. */
