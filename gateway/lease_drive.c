@@ -211,6 +211,9 @@ static void drive_run(struct drive *drive)
     case LEASE_DO_WAIT:
         let_go(drive, drive->action.until_ms);
         break;
+    case LEASE_DO_STOP:
+        drive_apply(drive, &(struct lease_event){.kind = LEASE_STOP});
+        break;
     case LEASE_DO_PICK:
         drive_pick(drive);
         break;

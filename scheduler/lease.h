@@ -8,8 +8,8 @@
  *
  * What makes an attempt go wrong costs that attempt only: it is given up, which the tenant does not pay, and the next
  * candidate is picked, until LEASE_CANDIDATES_MAX or the deadline. An active lease is lost on evidence alone: its
- * network says twice that it is gone, failed, stopped or (past settle_ms of its creation) not found, or once while the
- * door is silent, or that it is pending for silent_ms. A network or a door that tells nothing is no evidence.
+ * network says twice that it is gone, failed, stopped or (1.5 settle_ms after its creation) not found, or once while
+ * the door is silent, or that it is pending for silent_ms. A network or a door that tells nothing is no evidence.
  *
  * Crashes: the driver stores the lease after each event. An effect whose event was not stored is asked for again
  * (holding, charging, GO, ending are repeatable), but a create is not: from LEASE_INTENDED on the attempt is looked for
@@ -104,6 +104,7 @@ struct lease_attempt {
     char message[SUPPLY_MESSAGE_MAX];
     int64_t at_ms;         /* chosen */
     int64_t intended_ms;   /* create was about to be called; 0: not yet */
+    int64_t known_ms;      /* its instance became known */
     int64_t up_ms;         /* the network said that it runs */
     int64_t ending_ms;     /* given up, or asked to end */
     int64_t said_ended_ms; /* the network said that it ended it; 0: not yet */
@@ -168,7 +169,7 @@ enum lease_do {
     LEASE_DO_WAIT,           /* until .until_ms */
     LEASE_DO_STOP,           /* asked for, or a time is over -> LEASE_STOP; the machine knows why */
     LEASE_DO_PICK,           /* -> LEASE_PICKED or LEASE_NO_CANDIDATE */
-    LEASE_DO_HOLD,           /* money: price_usd_nano, of lease_billed -> LEASE_HELD or LEASE_UNFUNDED */
+    LEASE_DO_HOLD,           /* money: price_usd_nano -> LEASE_HELD or LEASE_UNFUNDED */
     LEASE_DO_CREATE,         /* store LEASE_INTENDED first, then ask -> LEASE_CREATED, LEASE_CREATE_FAILED */
     LEASE_DO_FIND,           /* list by tag -> LEASE_FOUND or LEASE_FOUND_NOT, or LEASE_ASK_FAILED */
     LEASE_DO_DESCRIBE,       /* -> LEASE_DESCRIBED or LEASE_ASK_FAILED */
@@ -190,7 +191,7 @@ struct lease_action {
 enum lease_probe { LEASE_PROBE_REQUIRED, LEASE_PROBE_REPORT, LEASE_PROBE_OFF };
 /* Of an attempt's network, as far as the machine must know it. */
 struct lease_terms {
-    bool is_known; /* false: no longer configured: its attempts are asked about now and then; -> LEASE_ASK_FAILED */
+    bool is_known; /* false: no longer configured; nothing can be asked, its attempts wait */
     enum lease_probe probe;
     int64_t settle_ms, boot_ms; /* 0: 60 s, 20 min */
 };
@@ -254,9 +255,6 @@ MUST_CHECK enum error lease_apply(struct lease *lease, const struct lease_event 
 /* The attempt that the lease is about now; NULL: none. */
 struct lease_attempt *lease_current(struct lease *lease);
 const struct lease_attempt *lease_current_const(const struct lease *lease);
-/* The attempt that holds and charges are for: the current one, or the one that was active until just now. NULL: none.
- */
-const struct lease_attempt *lease_billed(const struct lease *lease);
 bool lease_is_over(const struct lease *lease); /* ended or failed */
 /* Does a tag's attempt still count, so that what runs under it is not an orphan? (CREATING, BOOTING, UP, or on its way
  * out by the lease's own hand.) */
