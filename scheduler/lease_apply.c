@@ -62,7 +62,7 @@ static enum error on_money(struct lease_step *step, bool is_held)
         struct str message = step->event->message;
         snprintf(reason, sizeof(reason), "insufficient funds%s%.*s", message.len > 0 ? ": " : "",
                  message.len < 280 ? (int)message.len : 280, message.len > 0 ? message.ptr : "");
-        lease_fail(step, str_of(reason));
+        lease_move_failed(step, str_of(reason));
     }
     return ERR_NONE;
 }
@@ -117,7 +117,7 @@ static enum error on_stop(struct lease_step *step)
         due = (struct lease_stop_due){.at_ms = step->now_ms, .why = LEASE_STOP_ASKED};
     switch (due.why) {
     case LEASE_STOP_DEADLINE:
-        lease_fail_search(step, message.len > 0 ? message : STR("it was not active within its deadline"));
+        lease_move_search_failed(step, message.len > 0 ? message : STR("it was not active within its deadline"));
         break;
     case LEASE_STOP_DURATION:
         lease_begin_stop(step, due.at_ms, message.len > 0 ? message : STR("its max_duration_s is over"));

@@ -95,7 +95,7 @@ void lease_begin_stop(struct lease_step *step, int64_t at_ms, struct str reason)
     LEASE_TELL(lease->reason, reason);
 }
 
-void lease_fail(struct lease_step *step, struct str reason)
+void lease_move_failed(struct lease_step *step, struct str reason)
 {
     struct lease *lease = step->lease;
     stop_billing(lease, lease->seen_ms);
@@ -105,11 +105,11 @@ void lease_fail(struct lease_step *step, struct str reason)
     lease->ended_at_ms = step->now_ms;
 }
 
-void lease_fail_search(struct lease_step *step, struct str what)
+void lease_move_search_failed(struct lease_step *step, struct str what)
 {
     char reason[SUPPLY_MESSAGE_MAX];
     lease_why_nothing(step->lease, what, reason);
-    lease_fail(step, str_of(reason));
+    lease_move_failed(step, str_of(reason));
 }
 
 /* This search found nothing: over, or after a pause a new one. */
@@ -117,7 +117,7 @@ void lease_end_search(struct lease_step *step, struct str what)
 {
     struct lease *lease = step->lease;
     if (!lease->request.retry_until_up || lease_refusals(lease) > 0) {
-        lease_fail_search(step, what);
+        lease_move_search_failed(step, what);
         return;
     }
     lease_why_nothing(lease, what, lease->reason);
@@ -138,7 +138,7 @@ void lease_go_on(struct lease_step *step)
     snprintf(lease->reason, sizeof(lease->reason), "%s: %s%s%.200s", step->attempt->of.network,
              supply_error_name(step->attempt->error), *step->attempt->message ? ": " : "", step->attempt->message);
     if (lease_refusals(lease) >= 2)
-        lease_fail_search(step, STR("two networks refused the request as it is"));
+        lease_move_search_failed(step, STR("two networks refused the request as it is"));
     else if (lease->attempts_of_search >= LEASE_CANDIDATES_MAX)
         lease_end_search(step, STR("no machine after " LEASE_CANDIDATES_TEXT " attempts"));
 }
@@ -172,7 +172,7 @@ void lease_lose(struct lease_step *step, struct str message)
     snprintf(reason, sizeof(reason), "the machine at %s was lost%s%.220s", step->attempt->of.network,
              *step->attempt->message ? ": " : "", step->attempt->message);
     if (!lease->request.recovers || lease->epoch >= LEASE_RECOVERIES_MAX) {
-        lease_fail(step, str_of(reason));
+        lease_move_failed(step, str_of(reason));
         return;
     }
     stop_billing(lease, lease->seen_ms);

@@ -70,8 +70,8 @@ void lease_give_up(struct lease_step *step, enum supply_error error, struct str 
 void lease_lose(struct lease_step *step, struct str message);
 /* This search found nothing: over, or after a pause a new one. */
 void lease_end_search(struct lease_step *step, struct str what);
-void lease_fail_search(struct lease_step *step, struct str what); /* with lease_why_nothing */
-void lease_fail(struct lease_step *step, struct str reason);
+void lease_move_search_failed(struct lease_step *step, struct str what); /* with lease_why_nothing */
+void lease_move_failed(struct lease_step *step, struct str reason);
 /* At at_ms it was stopped; what ran unseen for long by then is billed to when it was seen. */
 void lease_begin_stop(struct lease_step *step, int64_t at_ms, struct str reason);
 

@@ -149,7 +149,7 @@ struct agent *agent_free(struct agent *agent)
         return NULL;
     agent->is_freeing = true;
     agent_links_free(agent); /* ends the streams, which cancels the fetches */
-    agent->lease = lease_free(agent->lease);
+    agent->lease = agent_lease_free(agent->lease);
     agent->probe = agent_probe_free(agent->probe);
     agent->helper = helper_free(agent->helper);
     agent_register_stop(agent);

@@ -378,7 +378,7 @@ enum error lease_open(struct agent *agent, struct agent_lease **ret)
     return ERR_NONE;
 }
 
-struct agent_lease *lease_free(struct agent_lease *lease)
+struct agent_lease *agent_lease_free(struct agent_lease *lease)
 {
     if (!lease)
         return NULL;

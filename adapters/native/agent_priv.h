@@ -196,7 +196,7 @@ struct lease_output {
     bool is_over;
 };
 MUST_CHECK enum error lease_open(struct agent *agent, struct agent_lease **ret);
-struct agent_lease *lease_free(struct agent_lease *lease); /* kills the command */
+struct agent_lease *agent_lease_free(struct agent_lease *lease); /* kills the command */
 void lease_run(struct agent_lease *lease);                 /* once; again: nothing */
 void lease_stop(struct agent_lease *lease); /* SIGTERM, after 10 s SIGKILL; before the start: it never starts */
 bool lease_has_ended(const struct agent_lease *lease);
