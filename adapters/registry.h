@@ -4,4 +4,6 @@
 
 #include "adapters/adapter.h"
 
+extern const struct adapter adapter_fake; /* fake.c */
+
 #endif
