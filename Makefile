@@ -82,7 +82,7 @@ check-tsan: ## unit tests under ThreadSanitizer
 check-attacks: all $(ATTACKS) ## every cheat against the verifier: each caught within its bound, no honest one refused
 	@bash tests/attacks/run.sh $(BUILD)
 
-integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) $(BUILD)/admit $(BUILD)/conformance ## pytest against real processes
+integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) $(BUILD)/admit $(BUILD)/conformance $(BUILD)/tests/door_tool ## pytest against real processes
 	@$(PY) -m pytest -q tests/integration $(PYTEST_ARGS)
 
 check-gpu: ## this machine's GPU: every kernel and route, sanitizers, rates, 100 admissions
@@ -156,6 +156,7 @@ $(BUILD)/sluice: $(BUILD)/gateway/cli/sluice.o $(ARCHIVES)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ -lcmocka $(LDLIBS_ALL)
+$(BUILD)/tests/test_door_flow: | $(BUILD)/sluice-worker $(BUILD)/sluice-probe
 $(BUILD)/conformance: $(BUILD)/tests/conformance/drive.o $(ARCHIVES)
 	$(call quiet,LD,$@)$(CC) $(SAN) -o $@ $^ $(LDLIBS_ALL)
 $(FAKE_CUDA): $(wildcard tests/fake_cuda/*) probes/cuda/kernels.h $(EMULATION)
