@@ -5,14 +5,15 @@
 #include "scheduler/lease.h"
 #include <jansson.h>
 
-#define LEASE_RECORD_MAX ((size_t)65536)
+#define LEASE_RECORD_MAX ((size_t)262144) /* texts of LEASE_TEXT_MAX may grow sixfold in JSON */
 
-/* The whole record. False: out of memory. */
+/* The whole record, appended. Bytes that are no UTF-8 become '?'. False: out of memory, or larger than `to` takes. */
 MUST_CHECK bool lease_record_write(const struct lease *lease, struct buf *to);
 /* ERR_BAD_INPUT: not a record of ours. Fields that are absent get their defaults, so that older records stay readable.
  */
 MUST_CHECK enum error lease_record_read(struct str text, struct lease **ret);
-/* What GET /api/v1/leases/{id} answers: DESIGN's table; environment values are not shown. NULL: out of memory. */
+/* What GET /api/v1/leases/{id} answers. billed_ms (GPU time) and cost_usd include what runs and is not charged yet. Of
+ * the environment only the names are shown. NULL: out of memory. */
 json_t *lease_view(const struct lease *lease, int64_t now_ms);
 
 #endif

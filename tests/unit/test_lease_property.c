@@ -3,7 +3,7 @@
  * step and another goes on from what was stored last. */
 #include "tests/unit/cmocka_all.h"
 
-#include "scheduler/lease.h"
+#include "scheduler/lease_record.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -33,10 +33,11 @@ struct world {
     int64_t charged_ms[LEASE_RECOVERIES_MAX + 1];
     int64_t since_ms[LEASE_RECOVERIES_MAX + 1], until_ms[LEASE_RECOVERIES_MAX + 1];
     struct lease *lease, *stored; /* the driver's, and what Redis has */
-    unsigned long created, crashes, losses;
+    unsigned long created, crashes, losses, saves;
 };
 
 static struct world world;
+static struct lease_policy policy;
 static const char *const networks[NETWORKS] = {"alpha", "beta", "gamma"};
 
 static uint64_t below(uint64_t limit)
@@ -61,13 +62,36 @@ static struct lease_terms terms_of(void *ctx, const char *network)
     return (struct lease_terms){.is_known = false};
 }
 
-static struct lease_policy policy;
-
 /* -- what is stored -- */
+
+static bool is_same_action(struct lease_action a, struct lease_action b)
+{
+    return a.what == b.what && a.attempt == b.attempt && a.until_ms == b.until_ms;
+}
+
+/* What is read from its record is the same lease: the same record again, and the same action. */
+static void check_record(const struct lease *lease)
+{
+    struct buf first, second;
+    struct lease *again = NULL;
+    buf_init(&first, 0);
+    buf_init(&second, 0);
+    assert_true(lease_record_write(lease, &first));
+    assert_int_equal(lease_record_read(buf_str(&first), &again), ERR_NONE);
+    assert_true(lease_record_write(again, &second));
+    assert_int_equal(first.len, second.len);
+    assert_memory_equal(first.ptr, second.ptr, first.len);
+    assert_true(is_same_action(lease_next(lease, world.now_ms, &policy), lease_next(again, world.now_ms, &policy)));
+    lease_free(again);
+    buf_free(&first);
+    buf_free(&second);
+}
 
 static void save(void)
 {
     struct lease *lease = world.lease;
+    if (world.saves++ % 37 == 0)
+        check_record(lease);
     if (world.stored->stop_asked_ms > 0)
         lease->stop_asked_ms = world.stored->stop_asked_ms;
     /* A run that was lost before it was seen a second time is over in the event that tells so. */
