@@ -18,7 +18,7 @@ static void watch_on_due(struct timer *timer)
     struct agent *agent = container_of(timer, struct agent, watch_timer);
     agent_links_watch(agent);
     if (agent->lease)
-        lease_each_second(agent->lease, agent_links_open(agent) > 0);
+        agent_lease_each_second(agent->lease, agent_links_open(agent) > 0);
     if (agent_links_open(agent) == 0)
         agent_register_soon(agent); /* the list may have been empty, or all that was on it is gone */
     timer_set(agent->loop, timer, loop_now(agent->loop) + NS_PER_S);
@@ -56,7 +56,7 @@ static void leave(struct agent *agent)
 
 void agent_call_ended(struct agent *agent)
 {
-    bool is_idle = !agent->calls && (!agent->lease || lease_has_ended(agent->lease));
+    bool is_idle = !agent->calls && (!agent->lease || agent_lease_has_ended(agent->lease));
     if (agent->is_draining && !agent->is_freeing && is_idle)
         leave(agent);
 }
@@ -88,7 +88,7 @@ void agent_drain(struct agent *agent)
     log_info(&log, "draining, %d calls in flight", agent->in_flight);
     agent->is_draining = true;
     if (agent->lease)
-        lease_stop(agent->lease);
+        agent_lease_stop(agent->lease);
     agent_register_stop(agent);
     agent_status_changed(agent);
     agent->drain_timer.on_due = drain_on_due;
@@ -122,7 +122,7 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
     if (!error)
         error = helper_open(loop, &agent->helper);
     if (!error && options->lease[0])
-        error = lease_open(agent, &agent->lease);
+        error = agent_lease_open(agent, &agent->lease);
     if (!error && options->probe[0])
         error = agent_probe_open(agent);
     else if (!error && !options->gpu[0])

@@ -114,14 +114,14 @@ static void out_on_ready(struct io_source *source, uint32_t events)
     out_read(container_of(source, struct agent_lease, out));
 }
 
-void lease_output(const struct agent_lease *lease, int64_t from, size_t most, struct lease_output *ret)
+void agent_lease_output(const struct agent_lease *lease, int64_t from, size_t most, struct agent_output *ret)
 {
     int64_t oldest = lease->written > (int64_t)OUTPUT_BYTES ? lease->written - (int64_t)OUTPUT_BYTES : 0;
     int64_t start = from < oldest ? oldest : from > lease->written ? lease->written : from;
     size_t len = (size_t)(lease->written - start), at = (size_t)start % OUTPUT_BYTES;
     len = len < most ? len : most;
     size_t first = len < OUTPUT_BYTES - at ? len : OUTPUT_BYTES - at;
-    *ret = (struct lease_output){.start = start,
+    *ret = (struct agent_output){.start = start,
                                  .end = start + (int64_t)len,
                                  .parts = {{lease->ring + at, first}, {lease->ring, len - first}},
                                  .is_over = lease->is_out_over && start + (int64_t)len == lease->written};
@@ -189,7 +189,7 @@ static _Noreturn void launch_main(const struct launch *launch)
     _exit(code);
 }
 
-static void lease_ended(struct agent_lease *lease, int exit_code)
+static void command_ended(struct agent_lease *lease, int exit_code)
 {
     struct log_ctx log = agent_log(lease->agent);
     lease->pid = 0;
@@ -242,7 +242,7 @@ static void on_watch(struct timer *timer)
     if (done == 0)
         return;
     group_kill(lease, SIGKILL); /* what it left behind in its group */
-    lease_ended(lease, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+    command_ended(lease, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
     if (lease->is_orphan)
         agent_finish(lease->agent, AGENT_ORPHANED);
     agent_call_ended(lease->agent);
@@ -293,13 +293,13 @@ static void start(struct agent_lease *lease)
     enum error error = launch(lease);
     if (error) {
         log_error(&log, "the command cannot be started: %s", error_text(error));
-        lease_ended(lease, 126);
+        command_ended(lease, 126);
         return;
     }
     log_info(&log, "the command runs, process %d", (int)lease->pid);
 }
 
-void lease_run(struct agent_lease *lease)
+void agent_lease_run(struct agent_lease *lease)
 {
     struct log_ctx log = agent_log(lease->agent);
     if (lease->phase != PHASE_WAITING)
@@ -310,7 +310,7 @@ void lease_run(struct agent_lease *lease)
     log_info(&log, "the lease begins%s", lease->is_starting ? "" : ", without a command");
 }
 
-void lease_stop(struct agent_lease *lease)
+void agent_lease_stop(struct agent_lease *lease)
 {
     if (lease->pid > 0 && lease->phase == PHASE_RUNNING) {
         lease->kill_ns = loop_now(lease->agent->loop) + KILL_NS;
@@ -324,12 +324,12 @@ void lease_stop(struct agent_lease *lease)
     }
 }
 
-bool lease_has_ended(const struct agent_lease *lease)
+bool agent_lease_has_ended(const struct agent_lease *lease)
 {
     return lease->phase == PHASE_EXITED;
 }
 
-const char *lease_state(const struct agent_lease *lease, int *ret_exit_code)
+const char *agent_lease_state(const struct agent_lease *lease, int *ret_exit_code)
 {
     static const char *const names[] = {[PHASE_WAITING] = "waiting",
                                         [PHASE_RUNNING] = "running",
@@ -339,7 +339,7 @@ const char *lease_state(const struct agent_lease *lease, int *ret_exit_code)
     return names[lease->phase];
 }
 
-void lease_each_second(struct agent_lease *lease, bool has_gateway)
+void agent_lease_each_second(struct agent_lease *lease, bool has_gateway)
 {
     struct agent *agent = lease->agent;
     int64_t now_ns = loop_now(agent->loop);
@@ -351,14 +351,14 @@ void lease_each_second(struct agent_lease *lease, bool has_gateway)
     lease->is_orphan = true;
     log_warn(&log, "no gateway for %lld s: nobody owns this machine any more, so it ends",
              (long long)(agent->options.orphan_ns / NS_PER_S));
-    lease_stop(lease);
-    if (lease_has_ended(lease))
+    agent_lease_stop(lease);
+    if (agent_lease_has_ended(lease))
         agent_finish(agent, AGENT_ORPHANED);
 }
 
 /* -- life -------------------------------------------------------------------------------------------------------- */
 
-enum error lease_open(struct agent *agent, struct agent_lease **ret)
+enum error agent_lease_open(struct agent *agent, struct agent_lease **ret)
 {
     struct agent_lease *lease = calloc(1, sizeof(*lease));
     char *ring = malloc(OUTPUT_BYTES);

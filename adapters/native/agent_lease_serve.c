@@ -13,16 +13,16 @@
 #define WAIT_MAX_MS 30000
 
 /* A question under way. Those that wait for output are in a list. */
-struct lease_ask {
+struct agent_lease_ask {
     struct agent *agent;
     struct h2_stream *stream;
-    struct lease_ask *next, **prev;
+    struct agent_lease_ask *next, **prev;
     struct buf body;
     int64_t from, due_ns;
     bool is_output;
 };
 
-static void unlist(struct lease_ask *ask)
+static void unlist(struct agent_lease_ask *ask)
 {
     if (!ask->prev)
         return;
@@ -34,7 +34,7 @@ static void unlist(struct lease_ask *ask)
 
 /* -- output ------------------------------------------------------------------------------------------------------ */
 
-static void answer_output(struct lease_ask *ask, const struct lease_output *output)
+static void answer_output(struct agent_lease_ask *ask, const struct agent_output *output)
 {
     char start[24], end[24];
     snprintf(start, sizeof(start), "%" PRId64, output->start);
@@ -52,10 +52,10 @@ static void answer_output(struct lease_ask *ask, const struct lease_output *outp
 }
 
 /* True: it was answered. */
-static bool try_output(struct lease_ask *ask)
+static bool try_output(struct agent_lease_ask *ask)
 {
-    struct lease_output output;
-    lease_output(ask->agent->lease, ask->from, OUTPUT_MAX, &output);
+    struct agent_output output;
+    agent_lease_output(ask->agent->lease, ask->from, OUTPUT_MAX, &output);
     bool is_due = output.end > output.start || output.is_over || loop_now(ask->agent->loop) >= ask->due_ns;
     if (is_due)
         answer_output(ask, &output);
@@ -64,13 +64,13 @@ static bool try_output(struct lease_ask *ask)
 
 void agent_output_came(struct agent *agent)
 {
-    for (struct lease_ask *ask = agent->log_waiters, *next; ask; ask = next) {
+    for (struct agent_lease_ask *ask = agent->log_waiters, *next; ask; ask = next) {
         next = ask->next;
         (void)try_output(ask);
     }
 }
 
-static void output_finished(struct lease_ask *ask)
+static void output_finished(struct agent_lease_ask *ask)
 {
     struct agent *agent = ask->agent;
     if (try_output(ask))
@@ -83,7 +83,7 @@ static void output_finished(struct lease_ask *ask)
 }
 
 /* "from=N&wait_ms=N", either may be missing. False: something else. */
-static bool take_query(struct lease_ask *ask, struct str query)
+static bool take_query(struct agent_lease_ask *ask, struct str query)
 {
     int64_t wait_ms = 0;
     bool is_good = true;
@@ -101,19 +101,19 @@ static bool take_query(struct lease_ask *ask, struct str query)
 
 /* -- start and stop ---------------------------------------------------------------------------------------------- */
 
-static void answer_state(struct lease_ask *ask)
+static void answer_state(struct agent_lease_ask *ask)
 {
     static const struct h2_header headers[] = {{{"content-type", 12}, {"application/json", 16}}};
     char text[96];
     int exit_code;
-    const char *state = lease_state(ask->agent->lease, &exit_code);
+    const char *state = agent_lease_state(ask->agent->lease, &exit_code);
     snprintf(text, sizeof(text), "{\"state\":\"%s\",\"exit_code\":%d}", state, exit_code);
     if (h2_stream_respond(ask->stream, 200, headers, 1) != ERR_NONE ||
         h2_stream_send(ask->stream, str_of(text)) != ERR_NONE || h2_stream_finish(ask->stream) != ERR_NONE)
         h2_stream_cancel(ask->stream, NGHTTP2_INTERNAL_ERROR);
 }
 
-static void action_finished(struct lease_ask *ask)
+static void action_finished(struct agent_lease_ask *ask)
 {
     json_t *root = json_loadb(ask->body.ptr ? ask->body.ptr : "", ask->body.len, 0, NULL);
     struct str action = str_of(json_string_value(json_object_get(root, "action")));
@@ -124,9 +124,9 @@ static void action_finished(struct lease_ask *ask)
         return;
     }
     if (is_run)
-        lease_run(ask->agent->lease);
+        agent_lease_run(ask->agent->lease);
     else
-        lease_stop(ask->agent->lease);
+        agent_lease_stop(ask->agent->lease);
     answer_state(ask);
 }
 
@@ -134,7 +134,7 @@ static void action_finished(struct lease_ask *ask)
 
 static void ask_on_data(void *ctx, struct str bytes)
 {
-    struct lease_ask *ask = ctx;
+    struct agent_lease_ask *ask = ctx;
     h2_stream_consumed(ask->stream, bytes.len);
     if (!buf_append_str(&ask->body, bytes))
         h2_stream_cancel(ask->stream, NGHTTP2_REFUSED_STREAM);
@@ -142,7 +142,7 @@ static void ask_on_data(void *ctx, struct str bytes)
 
 static void ask_on_finished(void *ctx)
 {
-    struct lease_ask *ask = ctx;
+    struct agent_lease_ask *ask = ctx;
     if (ask->is_output)
         output_finished(ask);
     else
@@ -151,7 +151,7 @@ static void ask_on_finished(void *ctx)
 
 static void ask_on_end(void *ctx, enum h2_end end)
 {
-    struct lease_ask *ask = ctx;
+    struct agent_lease_ask *ask = ctx;
     (void)end;
     unlist(ask);
     ask->agent->log_asks--;
@@ -179,10 +179,10 @@ bool agent_lease_request(struct agent *agent, struct h2_stream *stream, struct s
         return refuse(stream, 404, "unknown_url", "A leased machine has no such path.", ret_ops, ret_ctx);
     if (agent->log_asks >= ASKS_MAX)
         return refuse(stream, 503, "busy", "Too many questions at once.", ret_ops, ret_ctx);
-    struct lease_ask *ask = calloc(1, sizeof(*ask));
+    struct agent_lease_ask *ask = calloc(1, sizeof(*ask));
     if (!ask)
         return false;
-    *ask = (struct lease_ask){.agent = agent, .stream = stream, .is_output = is_output};
+    *ask = (struct agent_lease_ask){.agent = agent, .stream = stream, .is_output = is_output};
     if (is_output && !take_query(ask, query)) {
         free(ask);
         return refuse(stream, 400, "bad_query", "The query is from and wait_ms.", ret_ops, ret_ctx);

@@ -130,7 +130,7 @@ struct agent {
     struct agent_probe *probe;
 
     struct agent_lease *lease; /* NULL: none */
-    struct lease_ask *log_waiters;
+    struct agent_lease_ask *log_waiters;
     unsigned log_asks;
 
     /* calls (agent_forward.c) */
@@ -190,20 +190,20 @@ void agent_upstream_free(struct agent *agent);
 
 /* agent_lease.c: the tenant's command of a leased machine, and its output */
 struct agent_lease;
-struct lease_output {
+struct agent_output {
     int64_t start, end;  /* offsets in all that was written */
     struct str parts[2]; /* borrowed until the loop's next turn */
     bool is_over;
 };
-MUST_CHECK enum error lease_open(struct agent *agent, struct agent_lease **ret);
+MUST_CHECK enum error agent_lease_open(struct agent *agent, struct agent_lease **ret);
 struct agent_lease *agent_lease_free(struct agent_lease *lease); /* kills the command */
-void lease_run(struct agent_lease *lease);                 /* once; again: nothing */
-void lease_stop(struct agent_lease *lease); /* SIGTERM, after 10 s SIGKILL; before the start: it never starts */
-bool lease_has_ended(const struct agent_lease *lease);
-void lease_each_second(struct agent_lease *lease, bool has_gateway);
-const char *lease_state(const struct agent_lease *lease, int *ret_exit_code); /* as the status tells it */
+void agent_lease_run(struct agent_lease *lease);                 /* once; again: nothing */
+void agent_lease_stop(struct agent_lease *lease); /* SIGTERM, after 10 s SIGKILL; before the start: it never starts */
+bool agent_lease_has_ended(const struct agent_lease *lease);
+void agent_lease_each_second(struct agent_lease *lease, bool has_gateway);
+const char *agent_lease_state(const struct agent_lease *lease, int *ret_exit_code); /* as the status tells it */
 /* What is kept of the output from the offset on, at most `most` bytes. */
-void lease_output(const struct agent_lease *lease, int64_t from, size_t most, struct lease_output *ret);
+void agent_lease_output(const struct agent_lease *lease, int64_t from, size_t most, struct agent_output *ret);
 /* agent_lease_serve.c: what gateways ask of it */
 bool agent_lease_request(struct agent *agent, struct h2_stream *stream, struct str method, struct str path,
                          const struct h2_stream_ops **ret_ops, void **ret_ctx);

@@ -60,7 +60,7 @@ static bool status_write(const struct agent *agent, struct buf *line)
     for (size_t i = 0; models && i < agent->model_count; i++)
         json_array_append_new(models, json_string(agent->models[i]));
     int exit_code = 0;
-    const char *state = agent->lease ? lease_state(agent->lease, &exit_code) : NULL;
+    const char *state = agent->lease ? agent_lease_state(agent->lease, &exit_code) : NULL;
     json_t *root =
         json_pack("{s:i, s:i, s:o, s:b, s:s}", "in_flight", agent->in_flight, "slots", agent->options.slots, "models",
                   models, "draining", agent->is_draining, "upstream", agent->upstream_ok ? "ok" : "down");
