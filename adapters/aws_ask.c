@@ -88,6 +88,7 @@ void aws_ask(struct adapter_call *call, struct buf *body, bool creates, adapter_
                                                  .path = path,
                                                  .body = text,
                                                  .content_type = "application/x-www-form-urlencoded; charset=utf-8",
+                                                 .accept = "text/xml",
                                                  .aws_sigv4 = scope.ptr,
                                                  .creates = creates,
                                                  .on_answer = on_answer});

@@ -3,7 +3,9 @@
 
 /* clang-format off: a row a line */
 static const struct adapter *const adapters[] = {
-    &adapter_fake, NULL, /* the end */
+    &adapter_aws,
+    &adapter_fake,
+    NULL, /* the end */
 };
 /* clang-format on */
 

@@ -4,6 +4,7 @@
 
 #include "adapters/adapter.h"
 
+extern const struct adapter adapter_aws; /* aws.c */
 extern const struct adapter adapter_fake; /* fake.c */
 
 #endif
