@@ -3,9 +3,10 @@
 
 /* clang-format off: a row a line */
 static const struct adapter *const adapters[] = {
+    &adapter_runpod,
     &adapter_aws,
     &adapter_fake,
-    NULL, /* the end */
+NULL, /* the end */
 };
 /* clang-format on */
 

@@ -6,5 +6,6 @@
 
 extern const struct adapter adapter_aws; /* aws.c */
 extern const struct adapter adapter_fake; /* fake.c */
+extern const struct adapter adapter_runpod;
 
 #endif
