@@ -3,6 +3,7 @@
 
 /* clang-format off: a row a line */
 static const struct adapter *const adapters[] = {
+    &adapter_ionet,
     &adapter_nosana,
     &adapter_runpod,
     &adapter_aws,

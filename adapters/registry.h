@@ -8,5 +8,6 @@ extern const struct adapter adapter_aws; /* aws.c */
 extern const struct adapter adapter_fake; /* fake.c */
 extern const struct adapter adapter_runpod;
 extern const struct adapter adapter_nosana;
+extern const struct adapter adapter_ionet;
 
 #endif
