@@ -1,7 +1,7 @@
 /* The table of networks. A new adapter adds its name to registry.h and here. */
 #include "adapters/registry.h"
 
-/* clang-format off: a row a line */
+// clang-format off
 static const struct adapter *const adapters[] = {
     &adapter_ionet,
     &adapter_nosana,
@@ -10,7 +10,7 @@ static const struct adapter *const adapters[] = {
     &adapter_fake,
 NULL, /* the end */
 };
-/* clang-format on */
+// clang-format on
 
 size_t adapter_count(void)
 {

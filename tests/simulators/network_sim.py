@@ -41,6 +41,7 @@ The control port: each call is one HTTP request with a JSON body.
     POST   /control/instances       {"tag": ..., ...}: an instance appears that nobody asked for
     POST   /control/vanish          {"id": ...} or {"tag": ...}: it dies
     POST   /control/set             {"boot_polls": 3, ...}: attributes of the simulator
+    POST   /control/reset           everything as it was at the start
 
 A fault: {"fault": name, "op": operation or a list (absent: all), "count": n (default 1; -1: for ever),
 "probability": 0..1 (default 1), "tag": only for this instance, and what it needs}:
@@ -177,18 +178,26 @@ class Network:
         self.is_paced, self.is_running, self.boot_polls = args.pace, args.run, args.boot_polls
         self.random = random.Random(args.seed)
         self.lock = threading.RLock()
-        self.serial = 0
-        self.instances = {}  # id -> Instance, all that ever were
-        self.faults, self.log, self.count, self.last = [], [], {}, {}
+        self.restore = {}  # attributes that /control/set has changed, as they were
         self.patterns = [(method, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path)) + "$"), op, fn)
                          for method, path, op, fn in self.routes]
         self.folder = tempfile.mkdtemp(prefix=f"sim-{self.name}-")
+        self.reset()
+
+    def reset(self):
+        for made in getattr(self, "instances", {}).values():
+            self.kill(made)
+        for key, value in self.restore.items():
+            setattr(self, key, value)
+        self.restore, self.serial = {}, 0
+        self.instances = {}  # id -> Instance, all that ever were
+        self.faults, self.log, self.count, self.last = [], [], {}, {}
         self.offers = self.default_offers()
         self.setup()
 
     # -- what a simulator overrides --
     def setup(self):
-        pass
+        """At the start and after a reset: what the simulator keeps besides."""
 
     def default_offers(self):
         """USD per GPU-hour; stock None: no end of them."""
@@ -470,7 +479,11 @@ class Network:
             return Answer(200, {"vanished": len(struck)})
         if what == ("POST", "/control/set"):
             for key, value in body.items():
+                self.restore.setdefault(key, getattr(self, key, None))
                 setattr(self, key, value)
+            return Answer(200, {})
+        if what == ("POST", "/control/reset"):
+            self.reset()
             return Answer(200, {})
         return Answer(404, {"error": "no such control call"})
 
