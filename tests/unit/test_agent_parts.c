@@ -16,6 +16,7 @@
 static void test_options(void **state)
 {
     (void)state;
+#define LEASE "--gateway", "http://g:1", "--token", "t", "--lease", "lse_1.1", "--state-dir", "/tmp/x"
 #define BASE "--gateway", "http://g:1", "--token", "t", "--upstream", "http://u:2", "--price", "1"
     static const struct {
         const char *args[16];
@@ -43,6 +44,17 @@ static void test_options(void **state)
         {{BASE, "--gateway", "http://me:pw@g:1"}, AGENT_BAD, "--gateway"},
         {{BASE, "--upstream", "http://u:2/?a=b"}, AGENT_BAD, "--upstream"},
         {{BASE, "--upstream-key", "sk-plain"}, AGENT_BAD, "env:NAME"},
+        {{LEASE}, AGENT_RUN, ""},
+        {{LEASE, "--", "echo", "--help"}, AGENT_RUN, ""},
+        {{LEASE, "echo"}, AGENT_BAD, "\"--\""},
+        {{LEASE, "--", ""}, AGENT_BAD, "\"--\""},
+        {{LEASE, "--upstream", "http://u:2"}, AGENT_BAD, "--lease goes without"},
+        {{LEASE, "--price", "1"}, AGENT_BAD, "--lease goes without"},
+        {{LEASE, "--orphan-s", "0"}, AGENT_BAD, "--orphan-s"},
+        {{LEASE, "--command-user", "no-such-user"}, AGENT_BAD, "--command-user"},
+        {{"--gateway", "http://g:1", "--token", "t", "--lease", "a b"}, AGENT_BAD, "--lease"},
+        {{BASE, "--", "echo"}, AGENT_BAD, "of --lease"},
+        {{BASE, "--orphan-s", "5"}, AGENT_BAD, "of --lease"},
         {{BASE, "--token", "env:NO_SUCH_NAME"}, AGENT_BAD, "NO_SUCH_NAME"},
         {{BASE, "--token", "file:/no/such/file"}, AGENT_BAD, "/no/such/file"},
         {{BASE, "--token", "two words"}, AGENT_BAD, "--token"},

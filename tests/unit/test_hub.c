@@ -528,6 +528,14 @@ static void test_bad_status_closes(void **state)
         "{\"in_flight\":0,\"slots\":1,\"models\":[],\"draining\":false,\"upstream\":\"up\"}\n",
         "{\"in_flight\":0,\"slots\":1,\"slots\":2,\"models\":[],\"draining\":false,\"upstream\":\"ok\"}\n",
         "{\"in_flight\":0,\"slots\":1,\"models\":[],\"draining\":false}\n",
+        "{\"in_flight\":0,\"slots\":1,\"models\":[],\"draining\":false,\"upstream\":\"ok\",\"lease\":{}}\n",
+        "{\"in_flight\":0,\"slots\":1,\"models\":[],\"draining\":false,\"upstream\":\"ok\",\"lease\":[1]}\n",
+        "{\"in_flight\":0,\"slots\":1,\"models\":[],\"draining\":false,\"upstream\":\"ok\","
+        "\"lease\":{\"state\":\"gone\"}}\n",
+        "{\"in_flight\":0,\"slots\":1,\"models\":[],\"draining\":false,\"upstream\":\"ok\","
+        "\"lease\":{\"state\":\"exited\"}}\n",
+        "{\"in_flight\":0,\"slots\":1,\"models\":[],\"draining\":false,\"upstream\":\"ok\","
+        "\"lease\":{\"state\":\"exited\",\"exit_code\":256}}\n",
     };
     (void)state;
     struct fixture *fixture = fixture_open(false);
