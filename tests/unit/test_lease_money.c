@@ -374,6 +374,54 @@ static void every_order_gives_the_same_books(void **state)
     redis_free(gateways[1]);
 }
 
+/* What Redis did not answer is asked again, and nothing is charged twice or lost. */
+static void killed_redis_loses_and_doubles_nothing(void **state)
+{
+    struct lease_bill bill = bill_of(USD, 8, 0);
+    int64_t due;
+    int unanswered = 0;
+
+    (void)state;
+    look("CONFIG SET appendfsync always");
+    credit_tenant(TENANT, 1000 * USD, "c1");
+    for (int round = 0; round < 3; round++) {
+        struct answer answers[24] = {{0}};
+        bool is_hold[24];
+        for (int i = 0; i < 24; i++) {
+            bill.until_ms += 60000;
+            is_hold[i] = i % 3 == 0;
+            if (is_hold[i])
+                assert_int_equal(lease_hold(fixture.redis, TENANT, LEASE, i * USD, NULL, on_answer, &answers[i]),
+                                 ERR_NONE);
+            else
+                assert_int_equal(lease_charge(fixture.redis, &bill, on_answer, &answers[i]), ERR_NONE);
+            if (i == 8 + round * 4)
+                fixture_kill_redis();
+            loop_turn(fixture.loop, 0);
+        }
+        fixture_restart_redis();
+        turn_until(({
+            int count = 0;
+            for (int i = 0; i < 24; i++)
+                count += answers[i].count;
+            count == 24;
+        }));
+        for (int i = 0; i < 24; i++)
+            unanswered += answers[i].error != ERR_NONE;
+        for (int tries = 0; charge(&bill) != ERR_NONE; tries++)
+            assert_true(tries < 100);
+        look("CONFIG SET appendfsync always");
+        expect_books_balance(TENANT);
+    }
+    assert_true(unanswered > 0);
+    assert_int_equal(release(), ERR_NONE);
+    assert_true(lease_cost(bill.price_usd_nano, bill.gpus, bill.until_ms, &due));
+    assert_int_equal(account(TENANT, "sup:vast-main:pending"), due);
+    assert_int_equal(account(TENANT, "avail"), 1000 * USD - due);
+    assert_int_equal(account(TENANT, "plat:loss"), 0);
+    expect_books_balance(TENANT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +433,7 @@ int main(void)
         cmocka_unit_test_setup(counts_in_the_budget_of_its_key, fixture_empty),
         cmocka_unit_test_setup(refuses_what_no_ledger_could_take, fixture_empty),
         cmocka_unit_test_setup(every_order_gives_the_same_books, fixture_empty),
+        cmocka_unit_test_setup(killed_redis_loses_and_doubles_nothing, fixture_empty),
     };
     return cmocka_run_group_tests(tests, fixture_start, fixture_stop);
 }
