@@ -22,6 +22,17 @@ void lease_fail(struct api_call *call, enum error code)
     api_reply_error(call, &error);
 }
 
+bool lease_has_payer(struct api_call *call)
+{
+    struct api_error error;
+    if (!call->is_admin)
+        return true;
+    api_error_set(&error, 403, "invalid_request_error", "insufficient_permissions", NULL,
+                  "A lease is paid by a tenant: use an API key of one, not the operator's.");
+    api_reply_error(call, &error);
+    return false;
+}
+
 /* -- made -------------------------------------------------------------------------------------------------------- */
 
 /* A lease on its way into the store. */
@@ -160,7 +171,7 @@ void route_lease_create(struct api_call *call)
     struct lease_request request;
     struct api_error error;
     json_t *budget;
-    if (!api_query_check(call, known))
+    if (!api_query_check(call, known) || !lease_has_payer(call))
         return;
     json_t *body = api_body(call);
     if (!body)

@@ -96,12 +96,11 @@ static enum error quote_store(struct post *post, json_t *answer, const char *id,
     return redis_command(post->call->reactor->redis, on_stored, post, 5, args);
 }
 
-static void none_fits(struct post *post, const json_t *found)
+static void none_fits(struct post *post, const char *message)
 {
-    const char *message = json_string_value(json_object_get(found, "message"));
     struct api_error error;
-    api_error_set(&error, 503, "service_unavailable_error", "no_offer_matches", NULL, "%.240s",
-                  message ? message : "No offer fits.");
+    api_error_set(&error, 503, "server_error", "no_offer_matches", NULL, "%.240s",
+                  *message ? message : "No offer fits.");
     error.no_retry = true;
     post_fail(post, &error);
 }
@@ -110,14 +109,15 @@ static void on_candidates(void *ctx, json_t *take_found)
 {
     struct post *post = ctx;
     json_t *best = json_array_get(json_object_get(take_found, "data"), 0);
+    const char *message = json_string_value(json_object_get(take_found, "message"));
     int64_t expires_at_ms = clock_wall_ms() + QUOTE_LIFE_MS;
     char id[ID_TEXT_MAX];
     if (!take_found) {
         fail_post(post, ERR_NO_MEMORY);
         return;
     }
-    if (!best) {
-        none_fits(post, take_found);
+    if (!best || (message && *message)) {
+        none_fits(post, message ? message : "");
         json_decref(take_found);
         return;
     }
@@ -155,7 +155,7 @@ void route_quote(struct api_call *call)
     static const char *const known[] = {NULL};
     struct lease_request request;
     struct api_error error;
-    if (!api_query_check(call, known))
+    if (!api_query_check(call, known) || !lease_has_payer(call))
         return;
     json_t *body = api_body(call);
     if (!body)

@@ -187,8 +187,13 @@ static int show_quote(const struct cli *cli, const json_t *quote)
         table_text(table, cli_text(candidate, "region"));
         table_text(table, cli_text(candidate, "price_per_gpu_hour_usd"));
         table_printf(table, "%.4f", cli_number(candidate, "score"));
-        for (size_t p = 0; is_explained && p < COUNT(parts); p++)
-            table_printf(table, "%.4f", cli_number(json_object_get(candidate, "parts"), parts[p]));
+        for (size_t p = 0; is_explained && p < COUNT(parts); p++) {
+            const json_t *part = json_object_get(json_object_get(candidate, "parts"), parts[p]);
+            if (json_is_number(part))
+                table_printf(table, "%.4f", json_number_value(part));
+            else
+                table_text(table, STR(""));
+        }
     }
     int code = table_print(table, stdout) ? CLI_OK : cli_fail(CLI_FAILED, "the output cannot be written");
     table_free(table);

@@ -3,6 +3,7 @@
 #include "gateway/cli/lease.h"
 #include "gateway/cli/table.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define CELL_WIDTH 40
 #define EVENT_MAX ((size_t)4 << 20)
+#define SILENT_MOST 30
 
 const struct cli_option cli_ps_options[] = {{"all", NULL, "those that are over too", 'a'}, {NULL, NULL, NULL, 0}};
 const struct cli_option cli_logs_options[] = {{"follow", NULL, "until the lease is over", 'f'}, {NULL, NULL, NULL, 0}};
@@ -49,7 +51,8 @@ static const char *span_text(int64_t span_ms, char ret[static 32])
 static void lease_row(struct table *table, const json_t *lease, bool is_wide)
 {
     char span[32], at[CLI_TIME_MAX];
-    int64_t billed = json_integer_value(json_object_get(lease, "billed_ms"));
+    int64_t count = json_integer_value(json_object_get(lease, "count"));
+    int64_t billed = json_integer_value(json_object_get(lease, "billed_ms")) / (count > 0 ? count : 1);
     const json_t *endpoint = json_array_get(json_object_get(lease, "endpoints"), 0);
     struct str gpu = cli_text(lease, "gpu");
     table_text(table, cli_text(lease, "id"));
@@ -116,7 +119,9 @@ int cmd_ps(struct cli *cli)
 /* -- logs -------------------------------------------------------------------------------------------------------- */
 
 struct reader {
-    bool is_following, is_terminal, has_failed;
+    bool is_following, is_terminal, has_failed, has_ended;
+    int64_t next, id;      /* offset of what comes; of the event that is being read */
+    int silent;            /* tries in a row that brought nothing */
     bool has_data;         /* the event has a line of data, if an empty one */
     struct buf line, data; /* of the stream of events */
     char event[16];
@@ -150,6 +155,7 @@ static bool take_event(struct reader *reader)
     if (!strcmp(reader->event, "log")) {
         goes_on = put_log(reader, data) && fflush(stdout) == 0;
         reader->has_failed |= !goes_on;
+        reader->next = reader->id;
     } else if (reader->event[0]) {
         said = json_loadb(data.ptr ? data.ptr : "", data.len, 0, NULL);
     }
@@ -159,6 +165,7 @@ static bool take_event(struct reader *reader)
         cli_fail(0, "%.40s", cli_text(said, "state").ptr);
     else if (!strcmp(reader->event, "end")) {
         cli_fail(0, "%.40s: %.300s", cli_text(said, "state").ptr, cli_text(said, "reason").ptr);
+        reader->has_ended = true;
         goes_on = false;
     }
     json_decref(said);
@@ -178,6 +185,8 @@ static bool take_line(struct reader *reader)
         buf_clear(&reader->data);
         reader->event[0] = '\0';
         reader->has_data = false;
+    } else if (str_eq(name, STR("id"))) {
+        (void)!str_to_i64(value, &reader->id);
     } else if (str_eq(name, STR("event"))) {
         (void)!str_copy(reader->event, sizeof(reader->event), value);
     } else if (str_eq(name, STR("data"))) {
@@ -196,6 +205,7 @@ static bool on_bytes(void *ctx, struct str bytes)
         reader->has_failed |= !put_log(reader, bytes);
         return !reader->has_failed;
     }
+    reader->silent = 0;
     for (size_t i = 0; i < bytes.len; i++) {
         bool goes_on = true;
         if (bytes.ptr[i] != '\n') {
@@ -211,19 +221,47 @@ static bool on_bytes(void *ctx, struct str bytes)
     return true;
 }
 
+/* A stream that breaks off is taken up again where it was. */
+static int follow(struct cli *cli, struct reader *reader)
+{
+    const struct timespec pause = {.tv_sec = 1};
+    char behind[64], path[CLI_PATH_MAX];
+    int code = CLI_OK;
+    while (!reader->has_ended && !reader->has_failed) {
+        snprintf(behind, sizeof(behind), "/logs?follow=1&from=%" PRId64, reader->next);
+        buf_clear(&reader->line);
+        buf_clear(&reader->data);
+        reader->has_data = false;
+        reader->event[0] = '\0';
+        code = http_path(path, "/api/v1/leases/", cli->args[0], behind) ? http_read(cli, path, on_bytes, reader)
+                                                                        : cli_fail(CLI_USAGE, "ID: too long");
+        if (cli->is_curl || (code && code != CLI_UNREACHABLE) || ++reader->silent > SILENT_MOST)
+            break;
+        if (!reader->has_ended && !reader->has_failed)
+            nanosleep(&pause, NULL);
+    }
+    if (!code && !cli->is_curl && !reader->has_ended && !reader->has_failed)
+        code = cli_fail(CLI_UNREACHABLE, "%s ends the stream again and again", cli->gateway);
+    return code;
+}
+
 int cmd_logs(struct cli *cli)
 {
     struct reader reader = {.is_following = cli_given(cli, "follow") != NULL,
                             .is_terminal = isatty(STDOUT_FILENO) == 1};
     char path[CLI_PATH_MAX];
-    if (!http_path(path, "/api/v1/leases/", cli->args[0], reader.is_following ? "/logs?follow=1" : "/logs"))
-        return cli_fail(CLI_USAGE, "ID: too long");
+    int code;
     buf_init(&reader.line, EVENT_MAX);
     buf_init(&reader.data, EVENT_MAX);
-    int code = http_read(cli, path, on_bytes, &reader);
+    if (reader.is_following)
+        code = follow(cli, &reader);
+    else if (http_path(path, "/api/v1/leases/", cli->args[0], "/logs"))
+        code = http_read(cli, path, on_bytes, &reader);
+    else
+        code = cli_fail(CLI_USAGE, "ID: too long");
     buf_free(&reader.line);
     buf_free(&reader.data);
-    if (!code && reader.has_failed)
+    if (reader.has_failed)
         code = cli_fail(CLI_FAILED, "the output cannot be written, or the gateway's events are too long");
     return code;
 }

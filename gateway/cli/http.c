@@ -154,7 +154,7 @@ static int send_request(struct cli *cli, const struct request *request, struct a
 
 /* -- its meaning ------------------------------------------------------------------------------------------------- */
 
-static int refused(long status, const json_t *root)
+static int refused(const struct cli *cli, long status, const json_t *root)
 {
     struct str message = cli_text(json_object_get(root, "error"), "message");
     int code = status == 401 || status == 403 ? CLI_UNAUTHORISED : status == 404 ? CLI_NOT_FOUND : CLI_FAILED;
@@ -162,7 +162,7 @@ static int refused(long status, const json_t *root)
         message = status == 404 ? STR("This gateway has no such thing.") : STR("The gateway gave no reason.");
     if (status == 401)
         return cli_fail(code, "%.400s (SLUICE_ADMIN_KEY, SLUICE_API_KEY or --key-file holds the key)", message.ptr);
-    if (status == 403)
+    if (status == 403 && (cli->key_file || strcmp(cli->key_variable, "SLUICE_ADMIN_KEY") != 0))
         return cli_fail(code, "%.400s (the gateway made one in its data folder, as admin.key: see --key-file)",
                         message.ptr);
     return cli_fail(code, "%.400s (status %ld)", message.ptr, status);
@@ -213,7 +213,7 @@ static int call(struct cli *cli, const struct request *request, struct answer *a
     if (!code && answer->body.len > 0)
         root = json_loadb(answer->body.ptr, answer->body.len, JSON_REJECT_DUPLICATES, NULL);
     if (!code && (answer->status < 200 || answer->status > 299))
-        code = refused(answer->status, root);
+        code = refused(cli, answer->status, root);
     else if (!code && answer->body.len > 0 && !root)
         code = cli_fail(CLI_FAILED, "%s does not answer as a gateway does", cli->gateway);
     buf_free(&answer->body);

@@ -222,9 +222,16 @@ def test_logs_are_followed_to_the_end(played):
               'event: end\ndata: {"state":"ended","reason":"you ended it","at":2}\n\n' "event: log\ndata: not seen\n\n")
     played.answers["GET", "/api/v1/leases/lse_1/logs"] = (200, events.encode())
     out, err = run(played, "logs", "-f", "lse_1")
-    assert urlsplit(played.seen[0][1]).query == "follow=1"
+    assert parse_qs(urlsplit(played.seen[0][1]).query) == {"follow": ["1"], "from": ["0"]}
     assert out == "a\n\nb\nc\n"
     assert "active" in err and "vast-main told no more" in err and "ended: you ended it" in err
+
+
+def test_a_broken_stream_of_logs_is_taken_up_again(played):
+    parts = [b"event: log\nid: 4\ndata: one\ndata: \n\nevent: log\nid: 7\ndata: half of a", b"event: log\nid: 9\ndata: two\n\nevent: end\ndata: {}\n\n"]
+    played.answers["GET", "/api/v1/leases/lse_1/logs"] = (200, lambda path: parts.pop(0))
+    out, _ = run(played, "logs", "-f", "lse_1")
+    assert out == "one\ntwo" and [parse_qs(urlsplit(seen[1]).query)["from"] for seen in played.seen] == [["0"], ["4"]]
 
 
 def test_logs_of_no_lease(played):
