@@ -135,6 +135,7 @@ void control_models_forget(struct control *control, struct registry_entry *entry
 /* Builds and publishes within 50 ms, or, when it is not urgent, within seconds. */
 void control_market_changed(struct control *control, bool is_urgent);
 void control_keyring_changed(void *ctx, struct keyring *keyring);
+void control_foreign_changed(struct control *control); /* the market of other networks' offers is a new one */
 void control_publish_init(struct control *control);
 /* Is the worker served (or not) unlike in the last market? */
 void control_market_check(struct control *control, struct registry_entry *entry);

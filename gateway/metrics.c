@@ -506,7 +506,8 @@ bool metrics_render(struct metrics *const *sets, size_t count, const struct metr
     size_t before = ret_text->len;
     bool fits = render_requests(ret_text, &sum) && render_counters(ret_text, sets, count) &&
                 render_checks(ret_text, sets, count) && render_gauges(ret_text, sets, count, extra) &&
-                render_proofs(ret_text, extra) && render_histograms(ret_text, &sum);
+                render_proofs(ret_text, extra) && metrics_render_networks(extra, ret_text) &&
+                render_histograms(ret_text, &sum);
     if (!fits)
         ret_text->len = before;
     free(sum.series);

@@ -3,6 +3,7 @@
 #define SLUICE_GATEWAY_METRICS_H
 
 #include "core/str.h"
+#include "scheduler/supply.h"
 
 enum metric_histogram {
     METRIC_ADDED_LATENCY,
@@ -53,6 +54,12 @@ void metrics_observe(struct metrics *metrics, enum metric_histogram histogram, s
                      int64_t span_ns);
 
 #define METRICS_PROOF_RESULTS 5
+#define METRICS_NETWORKS_MAX 64
+struct metrics_network {
+    char id[24];
+    int64_t offers, is_up, orphans_ended, unknown_gpus;
+    int64_t errors[SUPPLY_ERROR_COUNT]; /* that this gateway met */
+};
 struct metrics_extra {                     /* what is not a per-reactor number; from the control thread */
     int64_t workers_by_state[4];           /* enum admission_state */
     int64_t proofs[METRICS_PROOF_RESULTS]; /* of devices, by enum verify_result - 1 */
@@ -60,7 +67,11 @@ struct metrics_extra {                     /* what is not a per-reactor number; 
     int64_t redis_connected, journal_pending, credit_held_usd_nano;
     int64_t loop_lag_ns[64];
     size_t reactor_count;
+    struct metrics_network networks[METRICS_NETWORKS_MAX];
+    size_t network_count;
 };
+/* Appends those of networks (metrics_networks.c). */
+MUST_CHECK bool metrics_render_networks(const struct metrics_extra *extra, struct buf *to);
 /* Prometheus text format of the sum of all sets. False: out of memory, *ret_text as it was. */
 MUST_CHECK bool metrics_render(struct metrics *const *sets, size_t count, const struct metrics_extra *extra,
                                struct buf *ret_text);

@@ -1,9 +1,7 @@
 /* The networks of the configuration, on the control thread: opened, checked, polled by one gateway each, their offers
  * kept in Redis and here, orphans ended, and what is known of them shown.
  *
- * Files: networks.c (opening, views), networks_poll.c (election, polling, breaker), networks_follow.c (offers that
- * another gateway polled), networks_market.c (the market of foreign offers, candidates of a lease),
- * networks_reconcile.c. */
+ * networks_priv.h names the files. */
 #ifndef SLUICE_GATEWAY_NETWORKS_H
 #define SLUICE_GATEWAY_NETWORKS_H
 
@@ -36,11 +34,13 @@ size_t networks_candidates(struct networks *networks, const struct lease_request
 void networks_note(struct networks *networks, const char *network, const struct lease_candidate *candidate,
                    enum supply_error error, const char *message);
 
-/* The market of foreign offers as it is now: a new reference; NULL before the first. */
+/* The market of foreign offers as it is now: a new reference; NULL before the first. networks may be NULL. */
 struct market *networks_market(struct networks *networks);
 /* GET /api/v1/networks: DESIGN's fields and more; a new reference; NULL: out of memory. From reactors, asynchronous. */
 void networks_json(struct control *control, struct reactor *reactor, void (*done)(void *ctx, json_t *take_list),
                    void *ctx);
+/* Their figures for /metrics. networks may be NULL. */
+void networks_extra(const struct networks *networks, struct metrics_extra *ret);
 /* A lease's own hand ended or adopted what runs under this tag: the reconciler need not wait for its next round. */
 void networks_reconcile_soon(struct networks *networks, const char *network);
 

@@ -243,6 +243,14 @@ static bool is_network_id(const char *id)
     return len < NETWORK_ID_MAX;
 }
 
+static void say_adapters(const char *unknown, size_t i, char error[static CONFIG_ERROR_MAX])
+{
+    int len = snprintf(error, CONFIG_ERROR_MAX,
+                       "networks[%zu].adapter: adapter %.100s is not built in; these are: native", i, unknown);
+    for (size_t a = 0; a < adapter_count() && len > 0 && len < CONFIG_ERROR_MAX; a++)
+        len += snprintf(error + len, CONFIG_ERROR_MAX - (size_t)len, ", %s", adapter_at(a)->name);
+}
+
 static enum error check_networks(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
 {
     const struct settings_network *networks = settings->networks.items;
@@ -258,14 +266,18 @@ static enum error check_networks(const struct settings *settings, char error[sta
             return ERR_BAD_INPUT;
         }
         for (size_t other = 0; other < i; other++) {
-            if (strcmp(networks[other].id, network->id) != 0)
+            if (!str_eq_nocase(str_of(networks[other].id), str_of(network->id)))
                 continue;
             snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].id: '%.100s' is taken by another network", i, network->id);
             return ERR_BAD_INPUT;
         }
-        if (strcmp(network->adapter, "native") != 0) {
-            snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].adapter: adapter %.100s is not built in", i,
-                     network->adapter);
+        bool is_native = strcmp(network->adapter, "native") == 0;
+        if (!is_native && str_eq_nocase(str_of(network->id), STR("native"))) {
+            snprintf(error, CONFIG_ERROR_MAX, "networks[%zu].id: 'native' means our own workers", i);
+            return ERR_BAD_INPUT;
+        }
+        if (!is_native && !adapter_find(str_of(network->adapter))) {
+            say_adapters(network->adapter, i, error);
             return ERR_BAD_INPUT;
         }
     }

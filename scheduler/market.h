@@ -14,8 +14,9 @@
  * any thread. */
 struct sighting {
     atomic_uint refs;
-    atomic_llong at_ms; /* Unix */
-    int64_t ttl_ms;     /* for how long they count after that */
+    atomic_llong at_ms;  /* Unix */
+    int64_t ttl_ms;      /* for how long they count after that */
+    atomic_bool is_down; /* nothing of it can be had now */
 };
 struct sighting *sighting_new(int64_t ttl_ms); /* NULL: out of memory */
 struct sighting *sighting_ref(struct sighting *sighting);

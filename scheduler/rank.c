@@ -105,7 +105,8 @@ static bool choose_regions(struct scan *scan, struct str said)
 
 static bool is_stale(const struct sighting *sighting, int64_t now_ms)
 {
-    return sighting && now_ms - atomic_load_explicit(&sighting->at_ms, memory_order_relaxed) > sighting->ttl_ms;
+    return sighting && (atomic_load_explicit(&sighting->is_down, memory_order_relaxed) ||
+                        now_ms - atomic_load_explicit(&sighting->at_ms, memory_order_relaxed) > sighting->ttl_ms);
 }
 
 /* The networks that may be shown, where some may not. */

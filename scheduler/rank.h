@@ -17,7 +17,7 @@ struct offer_query {
     struct weights weights;
     enum offer_sort sort;
     unsigned without; /* marks of offers (enum offer_mark) that are left out */
-    int64_t now_ms;   /* Unix: offers seen too long ago are left out; 0: none is */
+    int64_t now_ms;   /* Unix: offers seen too long ago, or of a network that is down, are left out; 0: none is */
 };
 
 #define RANK_MARKETS_MAX 2

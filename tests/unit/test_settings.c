@@ -234,9 +234,9 @@ static void errors(void **state)
         {"public_url: gate.example\n", ": public_url: must be http://HOST[:PORT] or https://HOST[:PORT]"},
         {"public_url: \"http://a b\"\n", ": public_url: must be http://HOST[:PORT] or https://HOST[:PORT]"},
         {"public_url: \"https:///x\"\n", ": public_url: must be http://HOST[:PORT] or https://HOST[:PORT]"},
-        {"networks: [{id: a, adapter: vast}]\n", ": networks[0].adapter: adapter vast is not built in"},
-        {"networks: [{id: a, adapter: native}, {id: a, adapter: native}]\n",
-         ": networks[1].id: 'a' is taken by another network"},
+        {"networks: [{id: Native, adapter: fake}]\n", ": networks[0].id: 'native' means our own workers"},
+        {"networks: [{id: a, adapter: native}, {id: A, adapter: native}]\n",
+         ": networks[1].id: 'A' is taken by another network"},
         {"networks: [{id: a, adapter: native, credential: {api_key: plain}}]\n",
          ":1: networks[0].credential.api_key: must be env:NAME or file:PATH, never the secret itself"},
         {"networks: [{id: a, adapter: native, max_price_per_gpu_hour_usd: cheap}]\n",
@@ -258,6 +258,17 @@ static void errors(void **state)
         assert_string_equal(error, cases[i].error);
         assert_memory_equal(&settings, &zero, sizeof(zero));
     }
+}
+
+/* Who mistypes an adapter is told which there are. */
+static void adapters_told(void **state)
+{
+    (void)state;
+    char error[CONFIG_ERROR_MAX];
+    struct settings settings;
+    assert_int_equal(load("networks: [{id: a, adapter: fast}]\n", &settings, error), ERR_BAD_INPUT);
+    assert_non_null(strstr(error, ": networks[0].adapter: adapter fast is not built in; these are: native"));
+    assert_non_null(strstr(error, ", fake"));
 }
 
 static void files(void **state)
@@ -327,9 +338,9 @@ static void reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),  cmocka_unit_test(everything), cmocka_unit_test(errors),
-        cmocka_unit_test(files),     cmocka_unit_test(options),    cmocka_unit_test(catalogue_file),
-        cmocka_unit_test(reference),
+        cmocka_unit_test(defaults),  cmocka_unit_test(everything),    cmocka_unit_test(errors),
+        cmocka_unit_test(files),     cmocka_unit_test(options),       cmocka_unit_test(catalogue_file),
+        cmocka_unit_test(reference), cmocka_unit_test(adapters_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
