@@ -2,8 +2,12 @@
  * of a shard under one hash tag, so that each change is one script: `sl:{lse:<shard>}:l:<id>`, `:due`, `:ten:<tenant>`,
  * `:all`, `:events`. The shard is a digest of the id.
  *
+ * Environments lie in it as they were given: it is as secret as the tenants' own secrets are. What is over and cleared
+ * is kept for 90 days.
+ *
  * Whoever claims a due lease gets it for CLAIM_MS with the next fencing token; a save with an older token, or over
- * another version, changes nothing. Asynchronous: done is called once, in a coming turn. */
+ * another version, changes nothing; but the same save again, whose answer was lost, is one that succeeded.
+ * Asynchronous: done is called once, in a coming turn. */
 #ifndef SLUICE_SCHEDULER_LEASE_STORE_H
 #define SLUICE_SCHEDULER_LEASE_STORE_H
 
@@ -36,7 +40,7 @@ MUST_CHECK enum error lease_store_save(struct redis *redis, struct lease *lease,
 MUST_CHECK enum error lease_store_keep(struct redis *redis, const struct lease *lease, lease_stored_fn *done,
                                        void *ctx);
 /* The tenant wants it ended: notes when (the first time counts) and makes it due now unless it is claimed, in which
- * case the owner sees it at its next save or keep. tenant absent: any (operator). ERR_NOT_FOUND: also another tenant's.
+ * case the owner sees it at its next save. tenant absent: any (operator). ERR_NOT_FOUND: also another tenant's.
  */
 MUST_CHECK enum error lease_store_stop(struct redis *redis, struct str id, struct str tenant, lease_loaded_fn *done,
                                        void *ctx);
