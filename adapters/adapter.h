@@ -190,6 +190,10 @@ void adapter_leftover(struct adapter_call *call, struct str instance);
  * request that `creates` sets it by itself: true once it was sent and for lost answers, 5xx and all 2xx; false when a
  * refusal was understood. So where a refusal comes under 200: adapter_fail_answer, or say false before adapter_fail. */
 void adapter_uncertain(struct adapter_call *call, bool is_uncertain);
+/* What terms that a network tells of an instance are, by the network's rates: nano-USD per GPU-hour. Errors as
+ * price_terms_usd. */
+MUST_CHECK enum error adapter_worth(const struct adapter_call *call, const struct price_terms *terms,
+                                    int64_t *ret_usd_nano);
 /* A rate that the network tells (AKT in USD). */
 void adapter_rate(struct adapter_call *call, const char *currency, struct str usd);
 

@@ -308,6 +308,7 @@ void adapter_done(struct adapter_call *call, const struct supply_instance *insta
         call->result.instance = &call->instance;
     }
     call->result.error = SUPPLY_OK;
+    call->result.leftover = (struct str){NULL, 0};
     call_end(call);
 }
 

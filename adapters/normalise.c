@@ -156,6 +156,11 @@ void adapter_logs(struct adapter_call *call, struct str bytes)
         call->on_logs(call->ctx, bytes);
 }
 
+enum error adapter_worth(const struct adapter_call *call, const struct price_terms *terms, int64_t *ret_usd_nano)
+{
+    return price_terms_usd(terms, call->network->rates, clock_wall_ms(), ret_usd_nano);
+}
+
 void adapter_rate(struct adapter_call *call, const char *currency, struct str usd)
 {
     struct network *network = call->network;
