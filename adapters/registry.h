@@ -4,10 +4,12 @@
 
 #include "adapters/adapter.h"
 
-extern const struct adapter adapter_aws; /* aws.c */
-extern const struct adapter adapter_fake; /* fake.c */
-extern const struct adapter adapter_runpod;
-extern const struct adapter adapter_nosana;
+extern const struct adapter adapter_akash; /* akash.c */
+extern const struct adapter adapter_aws;   /* aws.c */
+extern const struct adapter adapter_fake;  /* fake.c */
 extern const struct adapter adapter_ionet;
+extern const struct adapter adapter_kubernetes; /* kubernetes.c */
+extern const struct adapter adapter_nosana;
+extern const struct adapter adapter_runpod;
 
 #endif
