@@ -1,6 +1,6 @@
 /* EC2 of one region: on demand, spot, and into a reseller's capacity reservations and capacity blocks. Form posts
  * signed with SigV4, answers in XML. An offer's id is "<market>/<type>/<zone>/<reservation>", market one of od, spot,
- * cr, cb.
+ * cr (a capacity reservation), ir (an interruptible one), cb (a capacity block).
  *
  * Not confirmed by a first-party text: the HTTP status of most errors (codes decide, not statuses); that a capacity
  * block cannot be given back (nothing here buys one). */
@@ -13,10 +13,19 @@
 
 #define SCRIPT_MAX 16384 /* of user data, before it is encoded */
 #define TAG_KEY "sluice-lease"
+#define TAG_PORTS "sluice-ports"
 
 struct list_memory {
     unsigned pages;
 };
+
+static const struct {
+    const char *name, *type; /* type: of InstanceMarketOptions; NULL: none */
+} markets[] = {{"od", NULL},
+               {"cr", NULL},
+               {"spot", "spot"},
+               {"ir", "interruptible-capacity-reservation"},
+               {"cb", "capacity-block"}};
 
 /* -- instances --------------------------------------------------------------------------------------------------- */
 
@@ -43,7 +52,7 @@ static struct str tag_of(const json_t *item)
     return json_text_at(item, "clientToken"); /* the same text */
 }
 
-/* The machine's address serves the ports of the tag "sluice-ports", "8000 22". */
+/* The machine's address serves the ports of the tag TAG_PORTS, "8000 22". */
 static size_t endpoints_of(struct adapter_call *call, const json_t *item, struct supply_endpoint *ret)
 {
     const json_t *tags = json_at(item, "tagSet"), *tag;
@@ -53,7 +62,7 @@ static size_t endpoints_of(struct adapter_call *call, const json_t *item, struct
         host = json_text_at(item, "privateIpAddress");
     json_array_foreach(tags, i, tag)
     {
-        if (str_eq(json_text_at(tag, "key"), STR("sluice-ports")))
+        if (str_eq(json_text_at(tag, "key"), STR(TAG_PORTS)))
             ports = json_text_at(tag, "value");
     }
     while (ports.ptr && host.len && count < SUPPLY_PORTS_MAX) {
@@ -77,7 +86,8 @@ static void instance_of(struct adapter_call *call, const json_t *item, struct su
                                     .state = state_of(json_text_at(item, "instanceState.name")),
                                     .reason = why.len ? why : json_text_at(item, "reason"),
                                     .price_usd_nano = -1,
-                                    .interruptible = str_eq(lifecycle, STR("spot")),
+                                    .interruptible = str_eq(lifecycle, STR("spot")) ||
+                                                     str_eq(lifecycle, STR("interruptible-capacity-reservation")),
                                     .created_at_ms = json_time_at(item, "launchTime"),
                                     .placement = json_text_at(item, "placement.availabilityZone")};
     ret->endpoints = endpoints;
@@ -88,86 +98,106 @@ static void on_made(struct adapter_call *call, const struct adapter_answer *answ
 {
     struct supply_endpoint endpoints[SUPPLY_PORTS_MAX];
     struct supply_instance instance;
-    json_t *tree = aws_tree(call, answer);
+    if (answer->status >= 300) {
+        if (aws_is_error(answer, "IdempotentParameterMismatch")) /* an earlier try of this attempt made it */
+            adapter_uncertain(call, true);
+        adapter_fail_answer(call, answer);
+        return;
+    }
+    json_t *tree = aws_tree(call, answer, "instancesSet[0]");
     if (!tree)
         return;
-    instance_of(call, json_at(tree, "instancesSet[0]"), &instance, endpoints);
+    const json_t *item = json_at(tree, "instancesSet[0]");
+    instance_of(call, item, &instance, endpoints);
     if (!instance.id.len) {
-        adapter_uncertain(call, true);
         adapter_fail(call, SUPPLY_TRANSIENT, STR("its answer names no instance"));
+    } else if (instance.state == INSTANCE_GONE) { /* an old token's, or it ended at once */
+        bool is_full = str_starts(json_text_at(item, "stateReason.code"), STR("Server.Insufficient"));
+        adapter_uncertain(call, false);
+        adapter_fail(call, is_full ? SUPPLY_NO_CAPACITY : SUPPLY_FAILED, instance.reason);
     } else if (instance.interruptible != call_order(call)->interruptible) {
         adapter_leftover(call, instance.id);
         adapter_fail(call, SUPPLY_UNKNOWN, STR("it made another kind of instance than was asked for"));
-    } else if (instance.state == INSTANCE_GONE) { /* an old token's */
-        adapter_fail(call, SUPPLY_FAILED, instance.reason);
     } else {
         adapter_done(call, &instance);
     }
     json_decref(tree);
 }
 
+/* The most that the machine may cost an hour, in USD: what rounding took from the price of one of its GPUs is given
+ * back, less than a millionth of a dollar. False: no cap. */
+static bool bid(const struct supply_order *order, char *ret, size_t size)
+{
+    int64_t cap, gpus = order->gpus ? (int64_t)order->gpus : 1;
+    if (order->price_max_usd_nano < 0 || __builtin_mul_overflow(order->price_max_usd_nano, gpus, &cap) ||
+        __builtin_add_overflow(cap, gpus - 1, &cap))
+        return false;
+    snprintf(ret, size, "%lld.%06lld", (long long)(cap / 1000000000), (long long)(cap % 1000000000 / 1000));
+    return true;
+}
+
 /* Where it is to run, and as what. */
-static bool add_market(struct adapter_call *call, struct buf *body, struct str market, struct str zone,
+static bool add_market(struct adapter_call *call, struct buf *body, const char *type, struct str zone,
                        struct str reservation)
 {
-    const struct supply_order *order = call_order(call);
-    if (zone.len && !aws_add(call, body, "Placement.AvailabilityZone", zone))
+    const char *subnet = zone.len ? aws_subnet(call, zone) : NULL;
+    char price[48];
+    if (zone.len &&
+        !aws_add(call, body, subnet ? "SubnetId" : "Placement.AvailabilityZone", subnet ? str_of(subnet) : zone))
         return false;
-    if (str_eq(market, STR("spot"))) {
-        char price[32];
-        int64_t cap = order->price_max_usd_nano < 0 ? -1 : order->price_max_usd_nano * (int64_t)order->gpus;
-        if (cap >= 0) { /* of the machine, rounded down to a hundredth of a cent */
-            snprintf(price, sizeof(price), "%lld.%04lld", (long long)(cap / 1000000000),
-                     (long long)(cap % 1000000000 / 100000));
-            if (!aws_add(call, body, "InstanceMarketOptions.SpotOptions.MaxPrice", str_of(price)))
-                return false;
-        }
-        return aws_add(call, body, "InstanceMarketOptions.MarketType", STR("spot")) &&
+    if (type && !aws_add(call, body, "InstanceMarketOptions.MarketType", str_of(type)))
+        return false;
+    if (type && !strcmp(type, "spot"))
+        return (!bid(call_order(call), price, sizeof(price)) ||
+                aws_add(call, body, "InstanceMarketOptions.SpotOptions.MaxPrice", str_of(price))) &&
                aws_add(call, body, "InstanceMarketOptions.SpotOptions.SpotInstanceType", STR("one-time")) &&
                aws_add(call, body, "InstanceMarketOptions.SpotOptions.InstanceInterruptionBehavior", STR("terminate"));
-    }
-    if (str_eq(market, STR("cb")) && !aws_add(call, body, "InstanceMarketOptions.MarketType", STR("capacity-block")))
-        return false;
     if (reservation.len)
         return aws_add(call, body, "CapacityReservationSpecification.CapacityReservationTarget.CapacityReservationId",
                        reservation);
     return aws_add(call, body, "CapacityReservationSpecification.CapacityReservationPreference", STR("none"));
 }
 
+static bool add_tags(struct adapter_call *call, struct buf *body)
+{
+    const struct supply_order *order = call_order(call);
+    char ports[SUPPLY_PORTS_MAX * 6 + 1] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < order->port_count && i < SUPPLY_PORTS_MAX; i++)
+        len += (size_t)snprintf(ports + len, sizeof(ports) - len, "%s%u", i ? " " : "", (unsigned)order->ports[i]);
+    return aws_add(call, body, "TagSpecification.1.ResourceType", STR("instance")) &&
+           aws_add(call, body, "TagSpecification.1.Tag.1.Key", STR(TAG_KEY)) &&
+           aws_add(call, body, "TagSpecification.1.Tag.1.Value", order->tag) &&
+           aws_add(call, body, "TagSpecification.1.Tag.2.Key", STR("Name")) &&
+           aws_add(call, body, "TagSpecification.1.Tag.2.Value", order->tag) &&
+           (!len || (aws_add(call, body, "TagSpecification.1.Tag.3.Key", STR(TAG_PORTS)) &&
+                     aws_add(call, body, "TagSpecification.1.Tag.3.Value", (struct str){ports, len})));
+}
+
 static bool add_machine(struct adapter_call *call, struct buf *body)
 {
     static const struct {
         const char *option, *key;
-    } options[] = {{"subnet", "SubnetId"},
-                   {"security_group", "SecurityGroupId.1"},
-                   {"key_name", "KeyName"},
-                   {"profile", "IamInstanceProfile.Name"}};
+    } options[] = {
+        {"security_group", "SecurityGroupId.1"}, {"key_name", "KeyName"}, {"profile", "IamInstanceProfile.Name"}};
     const struct network *network = call_network(call);
-    const struct supply_order *order = call_order(call);
-    char disk[24], ports[SUPPLY_PORTS_MAX * 6 + 1] = "";
-    size_t len = 0;
+    const char *root = network_option(network, "root_device");
+    char disk[24];
     for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
         const char *value = network_option(network, options[i].option);
         if (value && !aws_add(call, body, options[i].key, str_of(value)))
             return false;
     }
-    for (size_t i = 0; i < order->port_count && i < SUPPLY_PORTS_MAX; i++)
-        len += (size_t)snprintf(ports + len, sizeof(ports) - len, "%s%u", i ? " " : "", (unsigned)order->ports[i]);
-    snprintf(disk, sizeof(disk), "%lld", (long long)order->disk_gib);
+    snprintf(disk, sizeof(disk), "%lld", (long long)call_order(call)->disk_gib);
+    /* One hop: what runs in a container cannot ask for the machine's own user data and role. */
     return aws_add(call, body, "ImageId", str_of(network_option(network, "ami"))) &&
-           aws_add(call, body, "ClientToken", order->tag) &&
+           aws_add(call, body, "ClientToken", call_order(call)->tag) &&
            aws_add(call, body, "InstanceInitiatedShutdownBehavior", STR("terminate")) &&
            aws_add(call, body, "MetadataOptions.HttpTokens", STR("required")) &&
-           aws_add(call, body, "BlockDeviceMapping.1.DeviceName", STR("/dev/sda1")) &&
+           aws_add(call, body, "MetadataOptions.HttpPutResponseHopLimit", STR("1")) &&
+           aws_add(call, body, "BlockDeviceMapping.1.DeviceName", str_of(root ? root : "/dev/sda1")) &&
            aws_add(call, body, "BlockDeviceMapping.1.Ebs.VolumeSize", str_of(disk)) &&
-           aws_add(call, body, "BlockDeviceMapping.1.Ebs.DeleteOnTermination", STR("true")) &&
-           aws_add(call, body, "TagSpecification.1.ResourceType", STR("instance")) &&
-           aws_add(call, body, "TagSpecification.1.Tag.1.Key", STR(TAG_KEY)) &&
-           aws_add(call, body, "TagSpecification.1.Tag.1.Value", order->tag) &&
-           aws_add(call, body, "TagSpecification.1.Tag.2.Key", STR("Name")) &&
-           aws_add(call, body, "TagSpecification.1.Tag.2.Value", order->tag) &&
-           (!len || (aws_add(call, body, "TagSpecification.1.Tag.3.Key", STR("sluice-ports")) &&
-                     aws_add(call, body, "TagSpecification.1.Tag.3.Value", (struct str){ports, len})));
+           aws_add(call, body, "BlockDeviceMapping.1.Ebs.DeleteOnTermination", STR("true"));
 }
 
 static struct str base64(struct adapter_call *call, struct str text)
@@ -185,22 +215,21 @@ static void run_create(struct adapter_call *call)
 {
     const struct supply_order *order = call_order(call);
     struct str rest = order->offer, market = str_next(&rest, '/'), type = str_next(&rest, '/');
-    struct str zone = str_next(&rest, '/'), reservation = str_next(&rest, '/'), script;
+    struct str zone = str_next(&rest, '/'), reservation = str_next(&rest, '/');
+    size_t m = 0, count = sizeof(markets) / sizeof(*markets);
     struct buf body;
-    if (!network_option(call_network(call), "ami")) {
-        adapter_fail(call, SUPPLY_BAD_REQUEST, STR("no machine image: set options.ami of this network"));
-        return;
-    }
-    if (!type.len) {
+    while (m < count && !str_eq(market, str_of(markets[m].name)))
+        m++;
+    if (m == count || !type.len) {
         adapter_fail(call, SUPPLY_NO_CAPACITY, STR("no such offer"));
         return;
     }
-    script = base64(call, order->script);
+    struct str script = base64(call, order->script);
     aws_begin(&body, "RunInstances");
     if (script.ptr && aws_add(call, &body, "InstanceType", type) && aws_add(call, &body, "MinCount", STR("1")) &&
-        aws_add(call, &body, "MaxCount", STR("1")) && add_machine(call, &body) &&
-        add_market(call, &body, market, zone, reservation) && aws_add(call, &body, "UserData", script))
-        aws_ask(call, &body, true, on_made);
+        aws_add(call, &body, "MaxCount", STR("1")) && add_machine(call, &body) && add_tags(call, &body) &&
+        add_market(call, &body, markets[m].type, zone, reservation) && aws_add(call, &body, "UserData", script))
+        aws_ask(call, &body, AWS_CREATES, on_made);
     else
         buf_free(&body);
 }
@@ -209,11 +238,11 @@ static void on_described(struct adapter_call *call, const struct adapter_answer 
 {
     struct supply_endpoint endpoints[SUPPLY_PORTS_MAX];
     struct supply_instance instance;
-    json_t *tree = aws_tree(call, answer);
+    json_t *tree = aws_tree(call, answer, "reservationSet");
     if (!tree)
         return;
     instance_of(call, json_at(tree, "reservationSet[0].instancesSet[0]"), &instance, endpoints);
-    if (instance.id.len)
+    if (str_eq(instance.id, call_instance(call)))
         adapter_done(call, &instance);
     else
         adapter_fail(call, SUPPLY_NOT_FOUND, STR("no such instance"));
@@ -225,7 +254,7 @@ static void by_instance(struct adapter_call *call, const char *action, adapter_a
     struct buf body;
     aws_begin(&body, action);
     if (aws_add(call, &body, "InstanceId.1", call_instance(call)))
-        aws_ask(call, &body, false, on_answer);
+        aws_ask(call, &body, AWS_READS, on_answer);
     else
         buf_free(&body);
 }
@@ -237,7 +266,10 @@ static void run_describe(struct adapter_call *call)
 
 static void on_said(struct adapter_call *call, const struct adapter_answer *answer)
 {
-    (void)answer;
+    json_t *tree = aws_tree(call, answer, "instancesSet[0].instanceId");
+    if (!tree)
+        return;
+    json_decref(tree);
     adapter_done(call, NULL);
 }
 
@@ -257,7 +289,7 @@ static void on_list(struct adapter_call *call, const struct adapter_answer *answ
 {
     struct supply_endpoint endpoints[SUPPLY_PORTS_MAX];
     struct list_memory *memory = adapter_memory(call, sizeof(*memory));
-    json_t *tree = memory ? aws_tree(call, answer) : NULL;
+    json_t *tree = memory ? aws_tree(call, answer, "reservationSet") : NULL;
     const json_t *reservation, *item;
     size_t r, i;
     if (!tree)
@@ -284,13 +316,21 @@ static void on_list(struct adapter_call *call, const struct adapter_answer *answ
 
 static void list_page(struct adapter_call *call, struct str next)
 {
+    static const char *const states[] = {"pending", "running", "shutting-down", "stopping", "stopped"};
     struct buf body;
+    char key[32];
     struct str tags = adapter_text(call, STR_FMT "*", STR_ARG(network_tag_prefix(call_network(call))));
     aws_begin(&body, "DescribeInstances");
-    if (tags.ptr && aws_add(call, &body, "Filter.1.Name", STR("tag:" TAG_KEY)) &&
-        aws_add(call, &body, "Filter.1.Value.1", tags) && aws_add(call, &body, "MaxResults", STR("500")) &&
-        (!next.len || aws_add(call, &body, "NextToken", next)))
-        aws_ask(call, &body, false, on_list);
+    bool fits = tags.ptr && aws_add(call, &body, "Filter.1.Name", STR("tag:" TAG_KEY)) &&
+                aws_add(call, &body, "Filter.1.Value.1", tags) && aws_add(call, &body, "MaxResults", STR("500")) &&
+                (!next.len || aws_add(call, &body, "NextToken", next)) &&
+                aws_add(call, &body, "Filter.2.Name", STR("instance-state-name"));
+    for (size_t i = 0; fits && i < sizeof(states) / sizeof(*states); i++) {
+        snprintf(key, sizeof(key), "Filter.2.Value.%zu", i + 1);
+        fits = aws_add(call, &body, key, str_of(states[i]));
+    }
+    if (fits)
+        aws_ask(call, &body, AWS_READS, on_list);
     else
         buf_free(&body);
 }
@@ -302,7 +342,10 @@ static void run_list(struct adapter_call *call)
 
 static const char *open_network(struct network *network)
 {
-    return network_option(network, "region") ? NULL : "options.region is needed, such as us-east-1";
+    const char *region = network_option(network, "region");
+    if (!region || !*region || strspn(region, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(region))
+        return "options.region is needed, such as us-east-1";
+    return network_option(network, "ami") ? NULL : "options.ami is needed: an image with Docker and the GPU's driver";
 }
 
 const struct adapter adapter_aws = {
@@ -310,12 +353,14 @@ const struct adapter adapter_aws = {
     .title = "AWS EC2",
     .base_url = AWS_GENERAL_URL,
     .credentials = {"access_key", "secret_key", "?session_token"},
-    .options = {"region", "ami", "types", "subnet", "security_group", "key_name", "profile", "reserved_price.*"},
+    .options = {"region", "ami", "types", "subnet.*", "security_group", "key_name", "profile", "root_device",
+                "reserved_price.*"},
     .traits = ADAPTER_NO_LOGS | ADAPTER_INTERRUPTIBLE | ADAPTER_VM | ADAPTER_IDEMPOTENT | ADAPTER_IMPORTED_PRICE,
     .any_interval_ns = 20 * 1000000,
     .settle_ms = 60000,
     .boot_ms = 15 * 60000,
     .errors = aws_errors,
+    .state_size = sizeof(struct aws_state),
     .open = open_network,
     .authorise = aws_authorise,
     .explain = aws_explain,

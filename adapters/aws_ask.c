@@ -13,18 +13,24 @@ const struct adapter_error_row aws_errors[] = {
     {0, "ReservationCapacityExceeded", NULL, SUPPLY_NO_CAPACITY},
     {0, "InvalidCapacityReservationId.NotFound", NULL, SUPPLY_NO_CAPACITY},
     {0, "InvalidCapacityReservationId.Malformed", NULL, SUPPLY_BAD_REQUEST},
+    {0, "InsufficientReservedInstanceCapacity", NULL, SUPPLY_NO_CAPACITY},
+    {0, "InsufficientFreeAddressesInSubnet", NULL, SUPPLY_NO_CAPACITY},
     {0, "Unsupported", NULL, SUPPLY_NO_CAPACITY}, /* the type is not in that zone */
+    {0, "UnsupportedOperation", NULL, SUPPLY_UNSUPPORTED},
+    {0, "InvalidParameterCombination", NULL, SUPPLY_UNSUPPORTED},
     {0, "SpotMaxPriceTooLow", NULL, SUPPLY_PRICE_MOVED},
     {0, "InstanceLimitExceeded", NULL, SUPPLY_QUOTA},
     {0, "VcpuLimitExceeded", NULL, SUPPLY_QUOTA},
     {0, "MaxSpotInstanceCountExceeded", NULL, SUPPLY_QUOTA},
-    {0, "PendingVerification", NULL, SUPPLY_QUOTA},
+    {0, "VolumeLimitExceeded", NULL, SUPPLY_QUOTA},
+    {0, "PendingVerification", NULL, SUPPLY_QUOTA}, /* of a new account: none yet */
     {0, "AuthFailure", NULL, SUPPLY_BAD_CREDENTIAL},
     {0, "UnauthorizedOperation", NULL, SUPPLY_BAD_CREDENTIAL},
     {0, "SignatureDoesNotMatch", NULL, SUPPLY_BAD_CREDENTIAL},
     {0, "InvalidClientTokenId", NULL, SUPPLY_BAD_CREDENTIAL},
     {0, "RequestExpired", NULL, SUPPLY_BAD_CREDENTIAL}, /* or our clock is wrong */
     {0, "OptInRequired", NULL, SUPPLY_BAD_CREDENTIAL},
+    {0, "Blocked", NULL, SUPPLY_BAD_CREDENTIAL},
     {0, "RequestLimitExceeded", NULL, SUPPLY_RATE_LIMITED}, /* comes with 503 */
     {0, "Throttling", NULL, SUPPLY_RATE_LIMITED},
     {0, "ServiceUnavailable", NULL, SUPPLY_TRANSIENT},
@@ -73,7 +79,7 @@ bool aws_add(struct adapter_call *call, struct buf *body, const char *key, struc
     return false;
 }
 
-void aws_ask(struct adapter_call *call, struct buf *body, bool creates, adapter_answer_fn *on_answer)
+void aws_ask(struct adapter_call *call, struct buf *body, enum aws_ask kind, adapter_answer_fn *on_answer)
 {
     struct network *network = call_network(call);
     const char *region = network_option(network, "region"), *url = network_base_url(network);
@@ -90,7 +96,8 @@ void aws_ask(struct adapter_call *call, struct buf *body, bool creates, adapter_
                                                  .content_type = "application/x-www-form-urlencoded; charset=utf-8",
                                                  .accept = "text/xml",
                                                  .aws_sigv4 = scope.ptr,
-                                                 .creates = creates,
+                                                 .creates = kind == AWS_CREATES,
+                                                 .takes_errors = kind != AWS_READS,
                                                  .on_answer = on_answer});
 }
 
@@ -101,10 +108,26 @@ void aws_begin(struct buf *body, const char *action)
         buf_clear(body); /* refused by EC2 as no action */
 }
 
-json_t *aws_tree(struct adapter_call *call, const struct adapter_answer *answer)
+json_t *aws_tree(struct adapter_call *call, const struct adapter_answer *answer, const char *member)
 {
     json_t *tree = xml_to_json(answer->body);
-    if (!tree)
-        adapter_fail(call, SUPPLY_TRANSIENT, STR("its answer is not XML"));
-    return tree;
+    if (tree && json_at(tree, member))
+        return tree;
+    json_decref(tree);
+    adapter_fail(call, SUPPLY_TRANSIENT, STR("its answer is not EC2's"));
+    return NULL;
+}
+
+bool aws_is_error(const struct adapter_answer *answer, const char *code)
+{
+    struct str is = {NULL, 0}, message;
+    if (answer->status >= 300)
+        aws_explain(answer, &is, &message);
+    return str_eq(is, str_of(code));
+}
+
+const char *aws_subnet(struct adapter_call *call, struct str zone)
+{
+    struct str key = adapter_text(call, "subnet." STR_FMT, STR_ARG(zone));
+    return key.ptr ? network_option(call_network(call), key.ptr) : NULL;
 }

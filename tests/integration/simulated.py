@@ -18,7 +18,10 @@ NETWORKS = {
     "ionet": ("ionet.py", {"api_key": None}, {}),
     "akash": ("akash.py", {"api_key": None}, {}),
     "kubernetes": ("kubernetes.py", {"token": None}, {}),
-    "aws": ("aws.py", {"access_key": "AKIDEXAMPLE", "secret_key": None}, {}),
+    "aws": ("aws.py", {"access_key": "AKIDEXAMPLE", "secret_key": None},
+            {"region": "us-east-1", "ami": "ami-0123456789abcdef0", "price.p5.48xlarge": "55.04", "price.g6.xlarge": "0.8048",
+             "price.g6e.xlarge": "1.861", "price.nvidia/l40s-48": "2.6232", "reserved_price.p5.48xlarge": "40",
+             "reserved_price.p4de.24xlarge": "20"}),
 }
 
 

@@ -3,9 +3,11 @@
 
 Instances with ClientToken are idempotent; tags come with the launch; InsufficientInstanceCapacity is a 500 and
 RequestLimitExceeded a 503, as the real ones are; terminated instances stay visible for a while; a just-created id may
-not be found at first (list_lag hides it from describe too)."""
+not be found at first (list_lag hides it from describe too). On demand and reservations have no price in this API: what
+they cost here is ON_DEMAND. Control: POST /control/set {"reservations": [...], "is_without_reservations": true}."""
 
 import base64
+import fnmatch
 import hashlib
 import hmac
 from urllib.parse import parse_qsl
@@ -20,11 +22,15 @@ ACCESS_KEY = "AKIDEXAMPLE"
 TYPES = {
     "p5.48xlarge": ("H100", 8, 81920, "30.1230", "x86_64"),
     "p4de.24xlarge": ("A100", 8, 81920, None, "x86_64"),
-    "g6.xlarge": ("L4", 1, 24576, "0.3310", "x86_64"),
-    "g6e.xlarge": ("L40S", 1, 49152, "0.8120", "x86_64"),
+    "g6.xlarge": ("L4", 1, 22888, "0.3310", "x86_64"),
+    "g6e.xlarge": ("L40S", 1, 45776, "0.8120", "x86_64"),
+    "g6e.12xlarge": ("L40S", 4, 45776, "4.301235", "x86_64"),
     "g5g.xlarge": ("T4g", 1, 16384, "0.2100", "arm64"),
-    "g6f.large": ("L4", 0, 3072, None, "x86_64"),
+    "g6f.large": ("L4", 0, 2861, "0.0700", "x86_64"),
 }
+ON_DEMAND = {"p5.48xlarge": 55.04, "p4de.24xlarge": 27.4471, "g6.xlarge": 0.8048, "g6e.xlarge": 1.861, "g6e.12xlarge": 10.4926,
+             "g5g.xlarge": 0.42, "g6f.large": 0.202}
+MARKETS = ("spot", "capacity-block", "interruptible-capacity-reservation")
 ZONES = [REGION + "a", REGION + "b"]
 
 
@@ -59,19 +65,31 @@ class Ec2(Network):
              "bad_image": (400, "InvalidAMIID.NotFound", "The image id does not exist"),
              "price_moved": (400, "SpotMaxPriceTooLow", "Your Spot request price is lower than the minimum required."),
              "not_found": (400, "InvalidInstanceID.NotFound", "The instance ID does not exist"),
-             "not_yet": (400, "IncorrectInstanceState", "The instance is not in a state from which it can be ended.")}
+             "not_yet": (400, "IncorrectInstanceState", "The instance is not in a state from which it can be ended."),
+             "no_action": (400, "InvalidAction", "The action is not valid for this endpoint."),
+             "not_allowed": (403, "UnauthorizedOperation", "You are not authorized to perform this operation."),
+             "mismatch": (400, "IdempotentParameterMismatch", "Arguments on this idempotent request are inconsistent."),
+             "ended": (400, "IdempotentInstanceTerminated", "The instance of this token was terminated."),
+             "reserved": (400, "ReservationCapacityExceeded", "The requested reservation does not have sufficient capacity."),
+             "no_stop": (400, "UnsupportedOperation", "You can't stop the Spot Instance because it is of a one-time request."),
+             "user_data": (400, "InvalidUserData.Malformed", "User data is limited to 16384 bytes"),
+             "image": (400, "InvalidAMIID.Malformed", "Invalid id")}
 
     def setup(self):
-        self.reservations = [{"capacityReservationId": "cr-0123456789abcdef0", "instanceType": "p5.48xlarge",
-                              "availabilityZone": ZONES[0], "state": "active", "totalInstanceCount": 4, "availableInstanceCount": 3,
-                              "reservationType": "default", "endDateType": "unlimited"},
-                             {"capacityReservationId": "cr-0fedcba9876543210", "instanceType": "p5.48xlarge",
-                              "availabilityZone": ZONES[1], "state": "expired", "totalInstanceCount": 4, "availableInstanceCount": 4,
-                              "reservationType": "default", "endDateType": "unlimited"}]
+        self.is_without_reservations = False
+        row = {"availabilityZone": ZONES[0], "instanceType": "p5.48xlarge", "instancePlatform": "Linux/UNIX", "tenancy": "default",
+               "state": "active", "totalInstanceCount": 4, "availableInstanceCount": 3, "instanceMatchCriteria": "targeted",
+               "reservationType": "default", "endDateType": "unlimited", "interruptible": False}
+        block = {"instanceType": "p4de.24xlarge", "reservationType": "capacity-block", "endDateType": "limited",
+                 "availableInstanceCount": 1, "endDate": "2098-01-01T11:30:00.000Z"}
+        changes = [{}, block, {"interruptible": True, "availabilityZone": ZONES[1]}, {"availableInstanceCount": 0},
+                   {"instancePlatform": "Windows"}, {"tenancy": "dedicated"}, {"endDateType": "limited", "endDate": "2001-01-01T00:00:00Z"},
+                   {"state": "expired"}]
+        self.reservations = [{"capacityReservationId": f"cr-{i:017x}", **row, **change} for i, change in enumerate(changes, 1)]
 
     def default_offers(self):
-        return [{"id": name, "gpu": gpu, "gpus": max(count, 1), "price": float(spot) / max(count, 1) if spot else None, "stock": None,
-                 "interruptible": False} for name, (gpu, count, _, spot, _) in TYPES.items()]
+        return [{"id": name, "gpu": gpu, "gpus": max(count, 1), "price": ON_DEMAND[name] / max(count, 1), "stock": None,
+                 "interruptible": False} for name, (gpu, count, _, _, _) in TYPES.items()]
 
     def new_id(self):
         return f"i-{self.serial:017x}"
@@ -84,6 +102,8 @@ class Ec2(Network):
         fields = dict(part.strip().split("=", 1) for part in text[len("AWS4-HMAC-SHA256 "):].split(","))
         access, date, region, service, _ = fields["Credential"].split("/")
         names = fields["SignedHeaders"].split(";")
+        if not {"host", "x-amz-date"} <= set(names) or any(n.startswith("x-amz-") and n not in names for n in request.headers):
+            return False
         heads = "".join(f"{n}:{' '.join(request.headers.get(n, '').split())}\n" for n in names)
         canonical = "\n".join([request.method, request.path, "", heads, fields["SignedHeaders"], hashlib.sha256(request.body).hexdigest()])
         to_sign = "\n".join(["AWS4-HMAC-SHA256", request.headers.get("x-amz-date", ""), f"{date}/{region}/{service}/aws4_request",
@@ -114,22 +134,35 @@ class Ec2(Network):
         action = request.form.get("Action", "")
         fn = getattr(self, "do_" + action, None)
         if not fn or request.form.get("Version") != "2016-11-15":
-            raise Refused(self.error("InvalidAction", request))
+            self.refuse("no_action", request)
         return self.reply(action, fn(request, request.form))
 
     # -- offers --
+    def filters(self, form):
+        """{name: values} of Filter.N.Name and Filter.N.Value.M."""
+        found = {}
+        for key, name in form.items():
+            if key.startswith("Filter.") and key.endswith(".Name"):
+                found[name] = [v for k, v in form.items() if k.startswith(key.removesuffix("Name") + "Value.")]
+        return found
+
+    def passes(self, filters, name, value):
+        return name not in filters or any(fnmatch.fnmatchcase(value, pattern) for pattern in filters[name])
+
     def do_DescribeInstanceTypes(self, request, form):
-        wanted = {v for k, v in form.items() if k.startswith("Filter.1.Value.")}
+        filters = self.filters(form)
         rows = []
         for name, (gpu, count, mib, spot, arch) in TYPES.items():
-            if wanted and name not in wanted:
+            if not self.passes(filters, "instance-type", name):
                 continue
             rows.append({"instanceType": name, "currentGeneration": True,
                          "supportedUsageClasses": ["on-demand", *(["spot"] if spot else [])],
                          "processorInfo": {"supportedArchitectures": [arch]},
-                         "gpuInfo": {"gpus": [{"name": gpu, "manufacturer": "NVIDIA", "count": count,
-                                               "memoryInfo": {"sizeInMiB": mib}}], "totalGpuMemoryInMiB": mib * max(count, 1)}})
-        return {"instanceTypeSet": rows}
+                         "gpuInfo": {"gpus": [{"name": gpu, "manufacturer": "NVIDIA", "count": count, "logicalGpuCount": max(count, 1),
+                                               "gpuPartitionSize": 1.0 if count else 0.125, "memoryInfo": {"sizeInMiB": mib}}],
+                                     "totalGpuMemoryInMiB": mib * max(count, 1)}})
+        shown, token = self.page(rows, form.get("NextToken"), 3)
+        return {"instanceTypeSet": shown, "nextToken": token}
 
     def do_DescribeSpotPriceHistory(self, request, form):
         wanted = {v for k, v in form.items() if k.startswith("InstanceType.")}
@@ -140,7 +173,11 @@ class Ec2(Network):
         return {"spotPriceHistorySet": shown, "nextToken": token}
 
     def do_DescribeCapacityReservations(self, request, form):
-        return {"capacityReservationSet": self.reservations}
+        if self.is_without_reservations:
+            self.refuse("not_allowed", request)
+        rows = [r for r in self.reservations if self.passes(self.filters(form), "state", r["state"])]
+        shown, token = self.page(rows, form.get("NextToken"), 3)
+        return {"capacityReservationSet": shown, "nextToken": token}
 
     # -- instances --
     def row(self, made):
@@ -148,9 +185,12 @@ class Ec2(Network):
                   "gone": (48, "terminated"), "stopped": (80, "stopped"), "failed": (48, "terminated")}
         code, name = states[made.state]
         row = {"instanceId": made.id, "imageId": made.image, "instanceState": {"code": code, "name": name},
-               "instanceType": made.more["type"], "launchTime": "2026-11-20T10:00:00.000Z", "placement": {"availabilityZone": ZONES[0]},
-               "tagSet": [{"key": k, "value": v} for k, v in made.more["tags"].items()], "clientToken": made.tag}
-        if made.interruptible:
+               "instanceType": made.more.get("type", ""), "launchTime": "2026-11-20T10:00:00.000Z",
+               "placement": {"availabilityZone": made.more.get("zone", ZONES[0])},
+               "tagSet": [{"key": k, "value": v} for k, v in self.tags(made).items()], "clientToken": made.tag}
+        if made.more.get("market"):
+            row["instanceLifecycle"] = made.more["market"]
+        elif made.interruptible:
             row["instanceLifecycle"] = "spot"
         if made.state == "running":
             row["ipAddress"] = "127.0.0.1"
@@ -158,37 +198,53 @@ class Ec2(Network):
             row["stateReason"] = {"code": "Server.InternalError", "message": made.reason}
         return row
 
+    def tags(self, made):
+        return made.more.get("tags") or {"sluice-lease": made.tag}
+
+    def reserve(self, request, form):
+        """What a launch into a reservation takes from it."""
+        target = form.get("CapacityReservationSpecification.CapacityReservationTarget.CapacityReservationId")
+        if not target:
+            return
+        held = next((r for r in self.reservations if r["capacityReservationId"] == target and r["state"] == "active"), None)
+        kind = ("capacity-block" if held and held["reservationType"] == "capacity-block" else
+                "interruptible-capacity-reservation" if held and held["interruptible"] else None)
+        if (not held or held["availableInstanceCount"] < 1 or held["instanceType"] != form["InstanceType"] or
+                held["availabilityZone"] != form.get("Placement.AvailabilityZone") or kind != form.get("InstanceMarketOptions.MarketType")):
+            self.refuse("reserved", request)
+        held["availableInstanceCount"] -= 1
+
     def do_RunInstances(self, request, form):
-        token = form.get("ClientToken", "")
+        token, kind = form.get("ClientToken", ""), form.get("InstanceType")
         before = next((m for m in self.instances.values() if token and m.tag == token), None)
+        if before and not before.is_live:
+            self.refuse("ended", request)
+        if before and before.more.get("asked", form) != form:
+            self.refuse("mismatch", request)
         if before:
             return {"reservationId": "r-1", "instancesSet": [self.row(before)]}
         if form.get("MinCount") != "1" or form.get("MaxCount") != "1" or not form.get("ImageId", "").startswith("ami-"):
-            self.refuse("bad_image", request)
-        offer = self.offer(form.get("InstanceType"))
+            self.refuse("image", request)
+        offer = self.offer(kind)
         if not offer:
             self.refuse("no_capacity", request)
-        tags, n = {}, 1
-        while f"TagSpecification.1.Tag.{n}.Key" in form:
-            tags[form[f"TagSpecification.1.Tag.{n}.Key"]] = form[f"TagSpecification.1.Tag.{n}.Value"]
-            n += 1
-        target = form.get("CapacityReservationSpecification.CapacityReservationTarget.CapacityReservationId")
-        if target:
-            held = next((r for r in self.reservations if r["capacityReservationId"] == target and r["state"] == "active"), None)
-            if not held or held["availableInstanceCount"] < 1 or held["instanceType"] != form["InstanceType"]:
-                return self.refuse_code(400, "ReservationCapacityExceeded", "The requested reservation does not have sufficient capacity.")
-            held["availableInstanceCount"] -= 1
-        is_spot = form.get("InstanceMarketOptions.MarketType") == "spot"
-        if is_spot and float(form.get("InstanceMarketOptions.SpotOptions.MaxPrice", "1e9")) < float(TYPES[form["InstanceType"]][3] or 1e9):
+        user_data = base64.b64decode(form.get("UserData", ""), validate=True)
+        if len(user_data) > 16384:
+            self.refuse("user_data", request)
+        self.reserve(request, form)
+        tags = {v: form[k.removesuffix("Key") + "Value"] for k, v in form.items()
+                if k.startswith("TagSpecification.1.Tag.") and k.endswith(".Key")}
+        market, spot = form.get("InstanceMarketOptions.MarketType"), TYPES[kind][3]
+        if market not in (None, *MARKETS):
+            self.refuse(market, request)
+        if market == "spot" and (not spot or float(form.get("InstanceMarketOptions.SpotOptions.MaxPrice", "1e9")) < float(spot)):
             self.refuse("price_moved", request)
-        script = base64.b64decode(form.get("UserData", "")).decode(errors="replace")
-        made = self.create(tag=token, offer=offer, image=form["ImageId"], interruptible=is_spot,
-                           argv=["sh", "-c", script] if script else [], tags=tags, type=form["InstanceType"])
+        price = {"price": float(spot) / max(TYPES[kind][1], 1)} if market == "spot" else {}
+        made = self.create(tag=token, offer=offer, image=form["ImageId"], interruptible=market not in (None, "capacity-block"),
+                           argv=["sh", "-c", user_data.decode(errors="replace")] if user_data else [], tags=tags, type=kind,
+                           market=market, asked=form, zone=form.get("Placement.AvailabilityZone", ZONES[0]),
+                           ports=[int(p) for p in tags.get("sluice-ports", "").split()], **price)
         return {"reservationId": "r-1", "ownerId": "123456789012", "instancesSet": [self.row(made)]}
-
-    def refuse_code(self, status, code, message):
-        raise Refused(Answer(status, f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
-                             "<RequestID>r-1</RequestID></Response>", content_type="text/xml"))
 
     def known(self, request, form):
         made = self.instances.get(form.get("InstanceId.1"))
@@ -204,9 +260,13 @@ class Ec2(Network):
                 self.refuse("not_found", request)
             self.look(made)
             return {"reservationSet": [{"reservationId": "r-1", "instancesSet": [self.row(made)]}]}
-        prefix = form.get("Filter.1.Value.1", "").rstrip("*")
-        key = form.get("Filter.1.Name", "").removeprefix("tag:")
-        rows = [m for m in self.listing() if m.more.get("tags", {}).get(key, "").startswith(prefix)]
+        filters = self.filters(form)
+        rows = []
+        for made in self.listing():
+            names = {"instance-state-name": self.row(made)["instanceState"]["name"], "client-token": made.tag,
+                     **{f"tag:{k}": v for k, v in self.tags(made).items()}}
+            if all(any(fnmatch.fnmatchcase(names.get(name, ""), v) for v in values) for name, values in filters.items()):
+                rows.append(made)
         shown, token = self.page(rows, form.get("NextToken"), 5)
         return {"reservationSet": [{"reservationId": "r-1", "instancesSet": [self.row(m)]} for m in shown], "nextToken": token}
 
@@ -218,6 +278,8 @@ class Ec2(Network):
 
     def do_StopInstances(self, request, form):
         made = self.known(request, form)
+        if made.more.get("market") == "spot":
+            self.refuse("no_stop", request)
         self.halt(made)
         return {"instancesSet": [{"instanceId": made.id, "currentState": {"code": 64, "name": "stopping"}}]}
 
