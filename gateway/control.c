@@ -1,6 +1,7 @@
 /* The control thread: opening, what is done now and then, closing. */
 #include "gateway/bootstrap.h"
 #include "gateway/control_priv.h"
+#include "gateway/networks.h"
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -276,6 +277,8 @@ static enum error open_parts(struct control *control, const char *redis_url)
         error = keyring_store_open(control->loop, control->redis, control_keyring_changed, control,
                                    &control->keyring_store);
     if (!error)
+        error = networks_open(control, control->redis, &control->networks);
+    if (!error)
         error = open_hub(control);
     if (!error)
         error = control_feed_open(control, redis_url);
@@ -324,6 +327,7 @@ void control_shut(struct control *control)
     atomic_store(&control->is_published, false);
     timer_clear(control->loop, &control->tick);
     timer_clear(control->loop, &control->publish);
+    networks_shut(control->networks);
     control->hub = hub_free(control->hub);
     if (gateways_leave(control->redis, control->gateway->id, on_left, control) == ERR_NONE)
         control->closing++;
@@ -354,6 +358,7 @@ struct control *control_free(struct control *control)
     keyring_store_free(control->keyring_store);
     credit_gate_free(control->credit_gate);
     redis_free(control->redis); /* completes what is open, while what it comes back to is still there */
+    networks_free(control->networks);
     verify_pool_free(control->pool);
     control_runs_free(control);
     chain_pool_free(control->chain_pool);

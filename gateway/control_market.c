@@ -1,5 +1,6 @@
 /* Snapshots: built from the registry and the keyring, and handed to every reactor. */
 #include "gateway/control_priv.h"
+#include "gateway/networks.h"
 
 #include "core/clock.h"
 #include "core/log.h"
@@ -42,7 +43,8 @@ static enum error market_rebuild(struct control *control)
 /* All reactors or, without memory, some: then it is done again. */
 static enum error hand_out(struct control *control)
 {
-    struct snapshot *snapshot = snapshot_new(market_ref(control->market), NULL, keyring_ref(control->keyring), true);
+    struct snapshot *snapshot = snapshot_new(market_ref(control->market), networks_market(control->networks),
+                                             keyring_ref(control->keyring), true);
     enum error error = snapshot ? ERR_NONE : ERR_NO_MEMORY;
     for (size_t i = 0; error == ERR_NONE && i < control->gateway->reactor_count; i++) {
         struct reactor *reactor = control->gateway->reactors[i];
@@ -99,6 +101,12 @@ void control_market_changed(struct control *control, bool is_urgent)
     int64_t due_ns = control->built_ns + (is_urgent ? BUILD_EVERY_NS : UNHURRIED_NS);
     int64_t now_ns = loop_now(control->loop);
     control->is_market_due = true;
+    publish_by(control, due_ns > now_ns ? due_ns : now_ns);
+}
+
+void control_foreign_changed(struct control *control)
+{
+    int64_t now_ns = loop_now(control->loop), due_ns = control->built_ns + BUILD_EVERY_NS;
     publish_by(control, due_ns > now_ns ? due_ns : now_ns);
 }
 

@@ -1,6 +1,7 @@
 /* What handlers on reactors ask of the control thread: the question goes there, and on through the reactors where they
  * have to add something, and comes back to the asking reactor's loop. */
 #include "gateway/control_priv.h"
+#include "gateway/networks.h"
 
 #include "core/clock.h"
 #include "core/httpd.h"
@@ -155,6 +156,7 @@ static void on_extra_ask(void *arg)
     extra->redis_connected = atomic_load(&control->is_connected);
     extra->reactor_count = reactors < LAGS_MAX ? reactors : LAGS_MAX;
     keyring_store_each_credit(control->keyring_store, add_credit, &extra->credit_held_usd_nano);
+    networks_extra(control->networks, extra);
     extra_go_on(ask);
 }
 

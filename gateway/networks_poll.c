@@ -42,11 +42,13 @@ static void on_written(void *ctx, const redisReply *reply, enum error error)
     flush(net);
 }
 
-/* The record of an offer as it is now; empty: it is gone. */
-static bool record_of(const struct net *net, const struct offer_digest *digest, struct buf *records)
+/* The record of an offer as it is now; empty: it is gone. One that cannot be written (its texts are no UTF-8) is
+ * nobody's. */
+static void record_of(struct net *net, const struct offer_digest *digest, struct buf *records)
 {
     const struct offer_entry *entry = offer_table_find(&net->table, digest);
-    return !entry || offer_record_write(&entry->of, records);
+    if (entry && !offer_record_write(&entry->of, records))
+        offer_table_remove(&net->table, digest);
 }
 
 static bool write_batch(struct net *net, size_t count)
@@ -56,23 +58,21 @@ static bool write_batch(struct net *net, size_t count)
     struct str args[5 + 2 * BATCH] = {net_key(net, NET_POLLER), net_key(net, NET_OFFERS), net_key(net, NET_STATE),
                                       net_key(net, NET_CHANGES), str_of(net->all->control->gateway->id)};
     struct buf records;
-    bool ok = true;
     buf_init(&records, BATCH * RECORD_MAX);
-    for (size_t i = 0; ok && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct offer_digest *digest = &net->dirty[net->dirty_at + i];
-        ok = record_of(net, digest, &records);
+        record_of(net, digest, &records);
         ends[i] = records.len;
         offer_digest_hex(digest, ids[i]);
     }
-    for (size_t i = 0; ok && i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         size_t from = i ? ends[i - 1] : 0;
         args[5 + 2 * i] = str_of(ids[i]);
         args[6 + 2 * i] = ends[i] > from ? (struct str){records.ptr + from, ends[i] - from} : STR("");
     }
-    if (ok)
-        ok = redis_run(net->all->redis, &write_script, on_written, net, 4, 1 + 2 * count, args) == ERR_NONE;
+    enum error error = redis_run(net->all->redis, &write_script, on_written, net, 4, 1 + 2 * count, args);
     buf_free(&records);
-    return ok;
+    return error == ERR_NONE;
 }
 
 static void finish(struct net *net);

@@ -2,6 +2,7 @@
 #include "adapters/native/hub.h"
 #include "core/clock.h"
 #include "core/money.h"
+#include "gateway/networks.h"
 #include "gateway/prefer.h"
 #include "gateway/reactor.h"
 #include "gateway/routes.h"
@@ -365,24 +366,38 @@ void route_dry_run(struct api_call *call)
 /* -- networks -- */
 
 /* Our own workers are the one network that needs no polling: their links tell at once. */
-void route_networks(struct api_call *call)
+static json_t *native_json(struct reactor *reactor)
 {
-    static const char *const known[] = {NULL};
-    if (!api_query_check(call, known))
-        return;
-    const struct market *market = call->reactor->snapshot->market;
+    const struct market *market = reactor->snapshot->market;
     size_t count = market_count(market);
     json_int_t offers = 0;
     int64_t observed = 0;
     for (uint32_t row = 0; row < count; row++) {
-        if (!market_worker(market, row) || !is_there(call->reactor, market, row))
+        if (!market_worker(market, row) || !is_there(reactor, market, row))
             continue;
         int64_t at = market_observed_at_ms(market, row);
         offers++;
         observed = at > observed ? at : observed;
     }
-    json_t *native = json_pack("{s:s, s:s, s:s, s:I, s:o, s:n, s:i}", "id", "native", "adapter", "native", "state",
-                               "ok", "offers", offers, "last_poll_at", observed ? json_integer(observed) : json_null(),
-                               "last_error", "orphans_ended", 0);
-    api_reply_json(call, 200, json_pack("{s:s, s:[o], s:n}", "object", "list", "data", native, "next"));
+    return json_pack("{s:s, s:s, s:s, s:I, s:o, s:n, s:i}", "id", "native", "adapter", "native", "state", "ok",
+                     "offers", offers, "last_poll_at", observed ? json_integer(observed) : json_null(), "last_error",
+                     "orphans_ended", 0);
+}
+
+static void on_networks(void *ctx, json_t *take_list)
+{
+    struct api_call *call = ctx;
+    if (!take_list || json_array_insert_new(take_list, 0, native_json(call->reactor)) != 0) {
+        json_decref(take_list);
+        fail(call, ERR_NO_MEMORY);
+        return;
+    }
+    api_reply_json(call, 200, json_pack("{s:s, s:o, s:n}", "object", "list", "data", take_list, "next"));
+}
+
+void route_networks(struct api_call *call)
+{
+    static const char *const known[] = {NULL};
+    if (api_query_check(call, known))
+        networks_json(call->reactor->gateway->control, call->reactor, on_networks, call);
 }

@@ -1,6 +1,7 @@
 /* The handlers of offers and of the dry run, over a small market. */
 #include "tests/unit/routes_fixture.h"
 
+#include "gateway/networks.h"
 #include "gateway/prefer.h"
 
 static const struct {
@@ -14,8 +15,17 @@ static const struct {
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
 
+/* In place of the control thread. */
+void networks_json(struct control *control, struct reactor *reactor, void (*done)(void *ctx, json_t *take_list),
+                   void *ctx)
+{
+    (void)control, (void)reactor;
+    done(ctx, json_pack("[{s:s}]", "id", "vast-main"));
+}
+
 struct world {
     struct fixture *fixture;
+    struct gateway gateway;
     struct worker *workers[ROWS];
     struct hub_reactor *hub;
     struct snapshot *native, *foreign; /* the rows as workers without a link, and as another network's */
@@ -79,6 +89,7 @@ static int world_open(void **state)
     if (!world->native || !world->foreign || hub_reactor_open(reactor->loop, 0, &events, NULL, &world->hub) != ERR_NONE)
         return -1;
     reactor->hub = world->hub;
+    reactor->gateway = &world->gateway;
     *state = world;
     return 0;
 }
@@ -268,6 +279,8 @@ static void test_workers_without_a_link(void **state)
     const json_t *native = json_array_get(data_of(fixture), 0);
     assert_string_equal(json_string_value(json_object_get(native, "id")), "native");
     assert_int_equal(json_integer_value(json_object_get(native, "offers")), 0);
+    const json_t *other = json_array_get(data_of(fixture), 1);
+    assert_string_equal(json_string_value(json_object_get(other, "id")), "vast-main");
 }
 
 /* Beside our workers, what another network offers, with what is special of it; nothing that was seen too long ago. */
