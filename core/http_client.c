@@ -66,7 +66,8 @@ struct http_client {
     struct http_fetch *todo_first, **todo_last;
     struct watch *watch_pool;
     size_t pool_count, watch_count;
-    int depth; /* > 0: libcurl is on the stack and takes no calls */
+    char ca_file[1024]; /* "": the system's */
+    int depth;          /* > 0: libcurl is on the stack and takes no calls */
     bool is_closing;
 };
 
@@ -464,6 +465,11 @@ static CURL *easy_make(void)
     return easy;
 }
 
+bool http_client_trust(struct http_client *client, const char *ca_file)
+{
+    return str_copy(client->ca_file, sizeof(client->ca_file), str_of(ca_file));
+}
+
 static struct http_fetch *fetch_take(struct http_client *client)
 {
     struct http_fetch *fetch = client->pool;
@@ -485,6 +491,8 @@ static struct http_fetch *fetch_take(struct http_client *client)
         }
     }
     fetch->client = client;
+    if (client->ca_file[0])
+        curl_easy_setopt(fetch->easy, CURLOPT_CAINFO, client->ca_file);
     curl_easy_setopt(fetch->easy, CURLOPT_PRIVATE, fetch);
     curl_easy_setopt(fetch->easy, CURLOPT_HEADERDATA, fetch);
     curl_easy_setopt(fetch->easy, CURLOPT_WRITEDATA, fetch);

@@ -48,6 +48,9 @@ struct http_request {
 };
 
 MUST_CHECK enum error http_client_open(struct loop *loop, struct http_client **ret);
+/* https of this client is checked against these CAs (a PEM file, at most 1023 bytes of path) in place of the system's.
+ * Before the first fetch. */
+MUST_CHECK bool http_client_trust(struct http_client *client, const char *ca_file);
 struct http_client *http_client_free(struct http_client *client); /* ends open fetches with HTTP_END_CANCELLED; not
                                                                  from a callback of a fetch; accepts NULL */
 

@@ -183,6 +183,19 @@ out:
     return error;
 }
 
+enum error tls_client_trust(struct tls_client *client, const char *ca_file)
+{
+    X509_STORE *store = X509_STORE_new();
+    if (!store)
+        return ERR_NO_MEMORY;
+    bool is_good = X509_STORE_load_file(store, ca_file) == 1;
+    if (is_good)
+        SSL_CTX_set_cert_store(client->ctx, store); /* takes it */
+    else
+        X509_STORE_free(store);
+    return is_good ? ERR_NONE : ERR_BAD_INPUT;
+}
+
 struct tls_client *tls_client_free(struct tls_client *client)
 {
     if (!client)

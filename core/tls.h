@@ -17,6 +17,8 @@ MUST_CHECK enum error tls_server_open(const char *data_dir, const char *cert_fil
  * system's CAs vouch for under the host's name. Outlives the handshakes of its connections. */
 struct tls_client;
 MUST_CHECK enum error tls_client_open(struct str pin, struct tls_client **ret);
+/* Without a pin: these CAs (a PEM file) in place of the system's. ERR_BAD_INPUT: it holds none. */
+MUST_CHECK enum error tls_client_trust(struct tls_client *client, const char *ca_file);
 struct tls_client *tls_client_free(struct tls_client *client);
 MUST_CHECK enum error tls_client_new(struct tls_client *client, const char *host, SSL **ret); /* SSL_free frees */
 

@@ -20,9 +20,11 @@
 #define KEY "sl:bootstrap:key"
 #define FILE_MAX ((size_t)64 << 20)
 
-enum { WORKER, PROBE, FILES };
-static const char *const file_names[FILES] = {"worker", "probe"};
-static const char *const program_names[FILES] = {"sluice-worker", "sluice-probe"};
+enum { WORKER, PROBE, CA, FILES };
+static const char *const file_names[FILES] = {"worker", "probe", "ca"};
+static const char *const program_names[FILES] = {"sluice-worker", "sluice-probe", "ca.pem"};
+static const char *const ca_places[] = {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
+                                        "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"};
 
 struct program {
     char *bytes;
@@ -69,6 +71,14 @@ static bool program_read(const char *path, struct program *ret)
     return true;
 }
 
+static void ca_read(struct program *ret)
+{
+    const char *own = getenv("SSL_CERT_FILE");
+    bool is_read = own && *own && program_read(own, ret);
+    for (size_t i = 0; i < sizeof(ca_places) / sizeof(ca_places[0]) && !is_read; i++)
+        is_read = program_read(ca_places[i], ret);
+}
+
 static struct str own_folder(char path[static PATH_MAX])
 {
     ssize_t len = readlink("/proc/self/exe", path, PATH_MAX);
@@ -86,7 +96,8 @@ enum error bootstrap_open(const char *folder, struct bootstrap **ret)
         return ERR_NO_MEMORY;
     pthread_mutex_init(&bootstrap->lock, NULL);
     struct str in = folder ? str_of(folder) : own_folder(own);
-    for (int i = 0; i < FILES; i++) {
+    ca_read(&bootstrap->programs[CA]);
+    for (int i = 0; i < CA; i++) {
         int len = snprintf(path, sizeof(path), STR_FMT "%s%s", STR_ARG(in), folder ? "/" : "", program_names[i]);
         if ((size_t)len >= sizeof(path) || !program_read(path, &bootstrap->programs[i]))
             log_info(NULL, "no %s beside this program: machines cannot be leased from networks", program_names[i]);

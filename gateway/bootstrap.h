@@ -11,8 +11,9 @@ struct redis;
 struct api_call;
 struct bootstrap; /* shared by all threads */
 
-/* Reads sluice-worker and sluice-probe once, from the folder (NULL: where the running program lies). One that is not
- * there is no error here: it is not served, and bootstrap_is_whole says so. */
+/* Reads sluice-worker and sluice-probe once, from the folder (NULL: where the running program lies), and the CAs of
+ * this machine (SSL_CERT_FILE, or where systems keep them), which an image may lack. What is not there is no error
+ * here: it is not served, and bootstrap_is_whole says so of the programs. */
 MUST_CHECK enum error bootstrap_open(const char *folder, struct bootstrap **ret);
 struct bootstrap *bootstrap_free(struct bootstrap *bootstrap); /* after the last answer; accepts NULL, returns NULL */
 bool bootstrap_is_whole(const struct bootstrap *bootstrap);

@@ -4,7 +4,7 @@
 
 #include "gateway/bootstrap.h"
 
-/* A file that is served ("worker", "probe"): the program's name and digest. False: it is not there. */
+/* A file that is served ("worker", "probe", "ca"): the program's name and digest. False: it is not there. */
 MUST_CHECK bool bootstrap_program(const struct bootstrap *bootstrap, const char *file, const char **ret_program,
                                   const char **ret_sha256);
 

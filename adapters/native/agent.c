@@ -119,6 +119,8 @@ enum error agent_open(struct loop *loop, const struct agent_options *options,
     enum error error = agent_state_open(options->state_dir, &agent->state);
     if (!error)
         error = http_client_open(loop, &agent->http);
+    if (!error && options->ca[0] && !http_client_trust(agent->http, options->ca))
+        error = ERR_TOO_LARGE;
     if (!error)
         error = helper_open(loop, &agent->helper);
     if (!error && options->lease[0])

@@ -28,6 +28,7 @@ struct agent_options {
     char name[64], region[32], tags[256];
     char gpu[40]; /* "": whatever the probe says, and gpus 0 too */
     char state_dir[1024];
+    char ca[1024];    /* PEM file of the CAs that vouch for gateways; "": the system's */
     char probe[1024]; /* the program; "": none, and frames get 503 */
     bool has_probe_user;
     uid_t probe_uid; /* whom the probe runs as */

@@ -187,7 +187,9 @@ static bool link_start_tls(struct agent_link *link)
     struct str pin = memcmp(gateway->pin, none, sizeof(none)) ? str_of(hex) : (struct str){NULL, 0};
     loop_remove(loop, &link->io);
     link->state = LINK_HANDSHAKE;
+    const char *ca = link->agent->options.ca;
     return tls_client_open(pin, &link->tls_client) == ERR_NONE &&
+           (pin.ptr || !ca[0] || tls_client_trust(link->tls_client, ca) == ERR_NONE) &&
            tls_client_new(link->tls_client, gateway->host, &link->tls) == ERR_NONE &&
            tls_handshake_start(loop, link->io.fd, link->tls, false, loop_now(loop) + CONNECT_NS, link_on_handshake,
                                link, &link->handshake) == ERR_NONE;

@@ -34,6 +34,7 @@ const char agent_usage[] =
     "  --name TEXT          default: the host's name\n"
     "  --upstream-key KEY   env:NAME or file:PATH of the key that the upstream wants\n"
     "  --state-dir DIR      identity; default: a folder per upstream below ~/.local/state/sluice-worker\n"
+    "  --ca FILE            CAs that vouch for the gateways, PEM; default: the system's\n"
     "  --probe PATH         the program that proves this machine; default: sluice-probe beside this one, or in PATH\n"
     "  --probe-user NAME    whom it runs as, when this program runs as root\n"
     "  --lease ID           a leased machine: no upstream and no price; it proves itself, and when its gateway says "
@@ -65,6 +66,7 @@ enum option_id {
     OPTION_PROBE_USER,
     OPTION_DELAY_MS,
     OPTION_DRAIN_S,
+    OPTION_CA,
     OPTION_LEASE,
     OPTION_ORPHAN_S,
     OPTION_COMMAND_USER,
@@ -90,6 +92,7 @@ static const struct option option_table[] = {
     {"probe-user", required_argument, NULL, OPTION_PROBE_USER},
     {"delay-ms", required_argument, NULL, OPTION_DELAY_MS},
     {"drain-s", required_argument, NULL, OPTION_DRAIN_S},
+    {"ca", required_argument, NULL, OPTION_CA},
     {"lease", required_argument, NULL, OPTION_LEASE},
     {"orphan-s", required_argument, NULL, OPTION_ORPHAN_S},
     {"command-user", required_argument, NULL, OPTION_COMMAND_USER},
@@ -300,6 +303,9 @@ static bool take_option(struct parse *parse, int id, const char *text)
     case OPTION_STATE_DIR:
         return (*text && str_copy(options->state_dir, sizeof(options->state_dir), str_of(text))) ||
                complain(parse, "--state-dir: empty or too long");
+    case OPTION_CA:
+        return (access(text, R_OK) == 0 && str_copy(options->ca, sizeof(options->ca), str_of(text))) ||
+               complain(parse, "--ca: cannot read %s", text);
     case OPTION_PROBE:
         return take_probe(parse, text);
     case OPTION_PROBE_USER:

@@ -254,6 +254,25 @@ static void scripts_are_short_and_without_the_token(void **state)
     assert_true(buf_append(&script, "", 1));
     assert_null(strstr(script.ptr, "sll-token"));
     buf_free(&script);
+    const struct bootstrap_want secure = {
+        .lease = STR(LEASE), .url = STR("https://h"), .expires_at_s = 2000000000, .door = &door};
+    write_file("ca.crt", "CAs\n");
+    char path[64];
+    snprintf(path, sizeof(path), "%s/ca.crt", folder);
+    struct bootstrap *with_ca = NULL;
+    assert_int_equal(setenv("SSL_CERT_FILE", path, 1), 0);
+    assert_int_equal(bootstrap_open(folder, &with_ca), ERR_NONE);
+    unsetenv("SSL_CERT_FILE");
+    uint8_t key[SHA256_BYTES] = {1};
+    bootstrap_set_key(with_ca, key);
+    buf_init(&script, 0);
+    assert_int_equal(bootstrap_script(with_ca, &secure, &script), ERR_NONE);
+    assert_true(script.len < 4096);
+    assert_true(buf_append(&script, "", 1));
+    assert_non_null(strstr(script.ptr, "need \"$d/ca.pem\" \"$g\"'/worker/v1/bootstrap/ca?lease="));
+    assert_non_null(strstr(script.ptr, " --ca \"$d/ca.pem\" -- 'sleep' '1'"));
+    buf_free(&script);
+    bootstrap_free(with_ca);
     const struct door_want unproven = {.kind = DOOR_CONTAINER, .without_probe = true};
     assert_int_equal(script_of(&unproven, &script), ERR_NONE);
     assert_true(buf_append(&script, "", 1));
