@@ -1,11 +1,15 @@
 """Leased machines at the door: what they fetch, how they prove themselves, and what becomes of the tenant's command."""
 
 import hashlib
+import http.server
 import itertools
+import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
+import threading
 
 import httpx
 import pytest
@@ -62,13 +66,14 @@ class Machine(harness.Process):
 
     name = "machine"
 
-    def __init__(self, gateway, *command, kind="container", image="-", valid_s=600, orphan_s=900, programs=None):
+    def __init__(self, gateway, *command, kind="container", image="-", valid_s=600, orphan_s=900, programs=None,
+                 url=None, env=None):
         super().__init__()
         self.gateway = gateway
         self.lease = LEASE % next(numbers)
         redis = f"unix://{gateway.data_dir}/redis/redis.sock"
-        done = subprocess.run([TOOL, redis, gateway.url, harness.BUILD, self.lease, str(valid_s), str(orphan_s), kind, image,
-                               *command], capture_output=True, text=True, check=True)
+        done = subprocess.run([TOOL, redis, url or gateway.url, harness.BUILD, self.lease, str(valid_s), str(orphan_s), kind,
+                               image, *command], capture_output=True, text=True, check=True, env={**os.environ, **(env or {})})
         self.token, self.script = done.stdout.split("\n", 1)
         self.path = "/usr/bin:/bin"
         if programs is not None:
@@ -221,3 +226,61 @@ def test_ends_where_no_gateway_ever_answers(machine, make_gateway):
     gateway.kill()
     one.start()
     assert one.process.wait(30) == 4
+
+
+class Front(http.server.BaseHTTPRequestHandler):
+    """What stands before gateways in earnest: TLS, and everything handed on."""
+
+    protocol_version = "HTTP/1.1"
+
+    def handed_on(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.server.seen.append(self.path.split("?")[0])
+        answer = httpx.request(self.command, self.server.gateway + self.path, content=body, timeout=30,
+                               headers={"content-type": self.headers.get("content-type") or "text/plain"})
+        self.send_response(answer.status_code)
+        self.send_header("content-type", answer.headers["content-type"])
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    do_GET = do_POST = handed_on
+
+    def log_message(self, *_):
+        pass
+
+
+def certificate(folder, name):
+    files = folder / f"{name}.key", folder / f"{name}.crt"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=" + name, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", files[0], "-out", files[1]],
+                   check=True, capture_output=True)
+    return files
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["its own CA", "another CA"])
+def test_over_https_with_the_gateways_own_ca(is_known, make_gateway, tmp_path):
+    """The machine has no CA that knows the gateway: it gets it with the programs, and believes no other."""
+    key, crt = certificate(tmp_path, "front")
+    trusted = crt if is_known else certificate(tmp_path, "other")[1]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(crt, key)
+    gateway = make_gateway(env={"SSL_CERT_FILE": str(trusted)})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Front) as front:
+        front.socket = context.wrap_socket(front.socket, server_side=True)
+        front.gateway, front.seen = gateway.url, []
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        one = Machine(gateway, "sleep", "1000", url=f"https://127.0.0.1:{front.server_port}", orphan_s=3,
+                      env={"SSL_CERT_FILE": str(trusted)}).start()
+        try:
+            if is_known:
+                one.wait_ready()
+            else:
+                assert one.process.wait(30) == 4
+                assert "cannot register" in one.log()
+            assert [f"/worker/v1/bootstrap/{name}" in front.seen for name in ("worker", "probe", "ca")] == [True] * 3
+            assert ("/worker/v1/register" in front.seen) == is_known
+        finally:
+            one.kill()
+            one.remove()
+            front.shutdown()
