@@ -55,6 +55,7 @@ class Ec2(Network):
     ops = {"RunInstances": "create", "DescribeInstances": "describe", "TerminateInstances": "terminate", "StopInstances": "stop",
            "DescribeInstanceTypes": "offers", "DescribeSpotPriceHistory": "offers", "DescribeCapacityReservations": "offers"}
     end_polls = 1
+    page_size = 5
     codes = {"denied": (401, "AuthFailure", "AWS was not able to validate the provided access credentials"),
              "rate_limited": (503, "RequestLimitExceeded", "Request limit exceeded."),
              "internal": (500, "InternalError", "An internal error has occurred"),
@@ -161,7 +162,7 @@ class Ec2(Network):
                          "gpuInfo": {"gpus": [{"name": gpu, "manufacturer": "NVIDIA", "count": count, "logicalGpuCount": max(count, 1),
                                                "gpuPartitionSize": 1.0 if count else 0.125, "memoryInfo": {"sizeInMiB": mib}}],
                                      "totalGpuMemoryInMiB": mib * max(count, 1)}})
-        shown, token = self.page(rows, form.get("NextToken"), 3)
+        shown, token = self.page(rows, form.get("NextToken"))
         return {"instanceTypeSet": shown, "nextToken": token}
 
     def do_DescribeSpotPriceHistory(self, request, form):
@@ -169,14 +170,14 @@ class Ec2(Network):
         rows = [{"instanceType": name, "productDescription": "Linux/UNIX", "spotPrice": TYPES[name][3],
                  "timestamp": form.get("StartTime", ""), "availabilityZone": zone}
                 for name in TYPES if name in wanted and TYPES[name][3] for zone in ZONES]
-        shown, token = self.page(rows, form.get("NextToken"), 3)
+        shown, token = self.page(rows, form.get("NextToken"))
         return {"spotPriceHistorySet": shown, "nextToken": token}
 
     def do_DescribeCapacityReservations(self, request, form):
         if self.is_without_reservations:
             self.refuse("not_allowed", request)
         rows = [r for r in self.reservations if self.passes(self.filters(form), "state", r["state"])]
-        shown, token = self.page(rows, form.get("NextToken"), 3)
+        shown, token = self.page(rows, form.get("NextToken"))
         return {"capacityReservationSet": shown, "nextToken": token}
 
     # -- instances --
@@ -267,7 +268,7 @@ class Ec2(Network):
                      **{f"tag:{k}": v for k, v in self.tags(made).items()}}
             if all(any(fnmatch.fnmatchcase(names.get(name, ""), v) for v in values) for name, values in filters.items()):
                 rows.append(made)
-        shown, token = self.page(rows, form.get("NextToken"), 5)
+        shown, token = self.page(rows, form.get("NextToken"))
         return {"reservationSet": [{"reservationId": "r-1", "instancesSet": [self.row(m)]} for m in shown], "nextToken": token}
 
     def do_TerminateInstances(self, request, form):
