@@ -8,7 +8,9 @@ static const struct adapter *const adapters[] = {
     &adapter_runpod,
     &adapter_aws,
     &adapter_fake,
-NULL, /* the end */
+    &adapter_vast,
+    &adapter_lambda,
+    NULL, /* the end */
 };
 // clang-format on
 

@@ -11,5 +11,7 @@ extern const struct adapter adapter_ionet;
 extern const struct adapter adapter_kubernetes; /* kubernetes.c */
 extern const struct adapter adapter_nosana;
 extern const struct adapter adapter_runpod;
+extern const struct adapter adapter_lambda; /* lambda.c */
+extern const struct adapter adapter_vast; /* vast.c */
 
 #endif

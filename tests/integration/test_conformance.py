@@ -51,6 +51,8 @@ NETWORKS = [
                  "reserved_price.p5.48xlarge": "40"},
         expect={"no_funds": "quota"}, price_told=False,
         skip={"test_one_that_fails": "it ends what fails by itself"}),
+    Row("vast", leftover=True, expect={"quota": None}),
+    Row("lambda", path="/api/v1", options={"ssh_key": "operator"}, expect={"no_funds": None}),
     Row("fake", credential={"api_key": "{key}"}, options={"boot_looks": "1"},
         skip={"test_rate_limit_is_waited_out": "it has no pauses", "test_rubbish": "it speaks no HTTP",
               "test_slow_answers": "it speaks no HTTP", "test_a_network_that_is_down": "a folder is always there"}),
