@@ -93,7 +93,7 @@ static void on_types(struct adapter_call *call, const struct adapter_answer *ans
 
 static void run_offers(struct adapter_call *call)
 {
-    adapter_send(call, &(struct adapter_request){.path = STR("/instance-types"), .on_answer = on_types});
+    adapter_send(call, &(struct adapter_request){.path = STR("/api/v1/instance-types"), .on_answer = on_types});
 }
 
 /* -- create -- */
@@ -132,7 +132,7 @@ static void run_create(struct adapter_call *call)
         return;
     }
     adapter_send(call, &(struct adapter_request){.method = "POST",
-                                                 .path = STR("/instance-operations/launch"),
+                                                 .path = STR("/api/v1/instance-operations/launch"),
                                                  .take_json = body,
                                                  .creates = true,
                                                  .on_answer = on_launched});
@@ -206,7 +206,7 @@ static void on_described(struct adapter_call *call, const struct adapter_answer 
 static void run_describe(struct adapter_call *call)
 {
     struct str id = adapter_url_escaped(call, call_instance(call));
-    adapter_send(call, &(struct adapter_request){.path = adapter_text(call, "/instances/" STR_FMT, STR_ARG(id)),
+    adapter_send(call, &(struct adapter_request){.path = adapter_text(call, "/api/v1/instances/" STR_FMT, STR_ARG(id)),
                                                  .on_answer = on_described});
 }
 
@@ -229,7 +229,7 @@ static void on_list(struct adapter_call *call, const struct adapter_answer *answ
 
 static void run_list(struct adapter_call *call)
 {
-    adapter_send(call, &(struct adapter_request){.path = STR("/instances"), .on_answer = on_list});
+    adapter_send(call, &(struct adapter_request){.path = STR("/api/v1/instances"), .on_answer = on_list});
 }
 
 static void on_terminated(struct adapter_call *call, const struct adapter_answer *answer)
@@ -245,7 +245,7 @@ static void run_terminate(struct adapter_call *call)
 {
     struct str id = call_instance(call);
     adapter_send(call, &(struct adapter_request){.method = "POST",
-                                                 .path = STR("/instance-operations/terminate"),
+                                                 .path = STR("/api/v1/instance-operations/terminate"),
                                                  .take_json = json_pack("{s:[s%]}", "instance_ids", id.ptr, id.len),
                                                  .takes_errors = true,
                                                  .on_answer = on_terminated});
@@ -269,7 +269,7 @@ static const struct adapter_error_row errors[] = {
 const struct adapter adapter_lambda = {
     .name = "lambda",
     .title = "Lambda Cloud",
-    .base_url = "https://cloud.lambda.ai/api/v1",
+    .base_url = "https://cloud.lambda.ai",
     .credentials = {"api_key"},
     .options = {"ssh_key"},
     .traits = ADAPTER_NO_LOGS | ADAPTER_NO_STOP | ADAPTER_VM,

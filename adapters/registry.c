@@ -3,13 +3,15 @@
 
 // clang-format off
 static const struct adapter *const adapters[] = {
-    &adapter_ionet,
-    &adapter_nosana,
-    &adapter_runpod,
+    &adapter_akash,
     &adapter_aws,
     &adapter_fake,
-    &adapter_vast,
+    &adapter_ionet,
+    &adapter_kubernetes,
     &adapter_lambda,
+    &adapter_nosana,
+    &adapter_runpod,
+    &adapter_vast,
     NULL, /* the end */
 };
 // clang-format on

@@ -14,6 +14,7 @@ default, and says where the network differs:
     leftover     True: a create that fails may leave an instance (fault `leftover`)
     price_told   False: neither create nor describe tell a price, and create does not refuse a moved one
     skip         names of tests below -> why the network cannot be put to them
+    script       of the simulator, where it is not <name>.py
     sim          more arguments of the simulator
 
 Run one row: pytest tests/integration/test_conformance.py -k vast
@@ -36,13 +37,14 @@ GPU_HOUR = 1_000_000_000
 
 class Row:
     def __init__(self, name, credential=None, path="", options=None, rates=None, order=None, pick=None, pages=None,
-                 expect=None, leftover=False, price_told=True, skip=None, sim=()):
+                 expect=None, leftover=False, price_told=True, skip=None, script=None, sim=()):
         self.name, self.path, self.options, self.rates = name, path, options or {}, rates or {}
         self.credential = credential if credential is not None else {"api_key": "{key}"}
         self.order, self.pick, self.pages = order or {}, pick, pages or {"page_size": 2}
         self.expect = {"no_capacity": "no_capacity", "quota": "quota", "no_funds": "no_funds",
                        "bad_image": "bad_request", **(expect or {})}
         self.leftover, self.price_told, self.skip, self.sim = leftover, price_told, skip or {}, list(sim)
+        self.script = script or f"{name}.py"
 
 
 NETWORKS = [
@@ -52,7 +54,7 @@ NETWORKS = [
         expect={"no_funds": "quota"}, price_told=False,
         skip={"test_one_that_fails": "it ends what fails by itself"}),
     Row("vast", leftover=True, expect={"quota": None}),
-    Row("lambda", path="/api/v1", options={"ssh_key": "operator"}, expect={"no_funds": None}),
+    Row("lambda", script="lambda_sim.py", options={"ssh_key": "operator"}, expect={"no_funds": None}),
     Row("fake", credential={"api_key": "{key}"}, options={"boot_looks": "1"},
         skip={"test_rate_limit_is_waited_out": "it has no pauses", "test_rubbish": "it speaks no HTTP",
               "test_slow_answers": "it speaks no HTTP", "test_a_network_that_is_down": "a folder is always there"}),
@@ -62,7 +64,7 @@ ROWS = {row.name: row for row in NETWORKS}
 
 class Simulator:
     def __init__(self, row):
-        argv = [sys.executable, str(harness.REPO / "tests/simulators" / f"{row.name}.py"), *row.sim]
+        argv = [sys.executable, str(harness.REPO / "tests/simulators" / row.script), *row.sim]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
                                         preexec_fn=harness.die_with_parent)
         told = json.loads(self.process.stdout.readline())

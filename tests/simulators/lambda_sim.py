@@ -25,7 +25,7 @@ class Lambda(Network):
               ("GET", "/api/v1/ssh-keys", "check", "keys")]
     intervals = {"create": 12.0}
     end_polls = 1
-    ssh_keys = ("operator",)
+    ssh_keys = ("operator", "sluice")
 
     def setup(self):
         self.last_any = 0.0
