@@ -39,10 +39,10 @@ void adapter_delete(struct adapter_call *call, struct str path, adapter_answer_f
     send_plain(call, "DELETE", path, on_answer);
 }
 
-void adapter_post(struct adapter_call *call, struct str path, json_t *take_body, bool creates,
-                  adapter_answer_fn *on_answer)
+static void send_body(struct adapter_call *call, const char *method, struct str path, json_t *take_body, bool creates,
+                      adapter_answer_fn *on_answer)
 {
-    struct adapter_request request = {.method = "POST",
+    struct adapter_request request = {.method = method,
                                       .path = path,
                                       .take_json = take_body,
                                       .creates = creates,
@@ -55,6 +55,30 @@ void adapter_post(struct adapter_call *call, struct str path, json_t *take_body,
     json_decref(take_body);
     if (path.ptr)
         adapter_fail(call, SUPPLY_BAD_REQUEST, STR("the order holds text that is not UTF-8"));
+}
+
+void adapter_post(struct adapter_call *call, struct str path, json_t *take_body, bool creates,
+                  adapter_answer_fn *on_answer)
+{
+    send_body(call, "POST", path, take_body, creates, on_answer);
+}
+
+void adapter_patch(struct adapter_call *call, struct str path, json_t *take_body, adapter_answer_fn *on_answer)
+{
+    send_body(call, "PATCH", path, take_body, false, on_answer);
+}
+
+void offer_batch_end(struct offer_batch *batch)
+{
+    adapter_offers(batch->call, batch->rows, batch->count);
+    batch->count = 0;
+}
+
+void offer_batch_put(struct offer_batch *batch, const struct adapter_offer *offer)
+{
+    batch->rows[batch->count++] = *offer;
+    if (batch->count == sizeof batch->rows / sizeof *batch->rows)
+        offer_batch_end(batch);
 }
 
 json_t *json_of_text(struct str text)
