@@ -2,35 +2,27 @@
  *
  * A pod's name is its tag. There is no idempotency key and no filter by name: a second POST makes a second pod, so a
  * create whose answer was lost is looked for in the whole listing. No capacity is a 400 with prose, as a broken rule
- * is; GraphQL says 200 and `errors`. A pod is RUNNING before its container is: only with a `runtime` is it up.
+ * is. A pod is RUNNING before its container is: only with a `runtime` is it up.
  *
  * UNCONFIRMED, here and nowhere else:
  * - `args` of v2 takes the JSON form that GraphQL's dockerArgs takes ({"entrypoint", "cmd"}); as plain text it would
  *   leave the image's own entrypoint in place.
  * - Pods that GraphQL rented are in v2's listing, and are ended through v2.
- * - A bid under the floor is refused with a message that names the bid (PHRASE_BID).
+ * - A bid under the floor is refused with a message that names the bid; what is bid is what is paid.
  * - The country is read off a data centre's id: "US-KS-2" and "CA-MTL-1" by their first part, others by their second.
  * - How long a listing may lack a new pod (SETTLE_MS). */
 #include "adapters/registry.h"
-#include "adapters/shorthand.h"
-#include <stdio.h>
+#include "adapters/runpod.h"
 #include <stdlib.h>
 
-#define PHRASE_BID "bid"
 #define SETTLE_MS 30000
 #define BOOT_MS (25 * INT64_C(60000)) /* pulling an image may take 20 minutes */
 #define PROXY "proxy.runpod.net"      /* https://<pod>-<port>.<PROXY>: closes a request after 100 s */
 #define SECOND_NS INT64_C(1000000000)
-#define ROWS_MAX 50000 /* of a list in an answer: what comes after is not read */
 
-static const struct cloud {
-    char kind; /* in an offer's id; small: interruptible */
-    const char *name, *offered, *price;
-} clouds[] = {{'S', "SECURE", "secure", "price.secure"}, {'C', "COMMUNITY", "community", "price.community"}};
-static const uint32_t counts[] = {1, 2, 4, 8}; /* stock is told for a number of GPUs */
-
-#define CLOUDS (sizeof clouds / sizeof *clouds)
-#define COUNTS (sizeof counts / sizeof *counts)
+const struct runpod_cloud runpod_clouds[RUNPOD_CLOUDS] = {{'S', "SECURE", "secure", "price.secure"},
+                                                          {'C', "COMMUNITY", "community", "price.community"}};
+const uint32_t runpod_counts[RUNPOD_COUNTS] = {1, 2, 4, 8};
 
 /* -- offers: each cloud and number of GPUs, then what GraphQL says of bids -- */
 
@@ -40,35 +32,26 @@ struct listing {
 
 static void offers_next(struct adapter_call *call);
 
-/* The id is all that create needs: kind, GPUs, data centre ("" any), GPU type. */
-static void offer_put(struct adapter_call *call, const json_t *gpu, char kind, uint32_t gpus, struct str center,
-                      struct str price)
+void runpod_offer(struct offer_batch *batch, const json_t *gpu, char kind, uint32_t gpus, struct str center,
+                  struct str price)
 {
-    const char *cloud = kind == 'S' || kind == 's' ? "secure" : "community";
-    char id[SUPPLY_ID_MAX], zone[96];
-    struct str gpu_id = json_text_at(gpu, "id");
-    int len = snprintf(id, sizeof id, "%c/%u/" STR_FMT "/" STR_FMT, kind, gpus, STR_ARG(center), STR_ARG(gpu_id));
-    if (len < 0 || (size_t)len >= sizeof id || !gpu_id.len || !price.len)
-        return;
-    snprintf(zone, sizeof zone, "%s%s%.*s", cloud, center.len ? "/" : "", (int)(center.len < 64 ? center.len : 64),
-             center.ptr);
+    bool is_secure = (kind & ~0x20) == 'S';
+    struct str gpu_id = json_text_at(gpu, "id"), cloud = is_secure ? STR("secure") : STR("community");
+    struct str id =
+        adapter_text(batch->call, "%c/%u/" STR_FMT "/" STR_FMT, kind, gpus, STR_ARG(center), STR_ARG(gpu_id));
     struct str rest = center, first = str_next(&rest, '-'), second = str_next(&rest, '-');
     struct str country = str_eq(first, STR("US")) || str_eq(first, STR("CA")) ? first : second;
     int64_t memory = json_at(gpu, "memory") ? json_count_at(gpu, "memory") : json_count_at(gpu, "memoryInGb");
-    adapter_offers(call,
-                   &(struct adapter_offer){.id = {id, (size_t)len},
-                                           .gpu_raw = gpu_id,
-                                           .vram_bytes = memory > 0 && memory < 4096 ? (uint64_t)memory << 30 : 0,
-                                           .gpus = gpus,
-                                           .region = center,
-                                           .country = country.len == 2 ? country : (struct str){0},
-                                           .zone = str_of(zone),
-                                           .origin = str_of(cloud),
-                                           .terms = {.amount = price, .currency = STR("USD"), PRICE_PER_GPU_HOUR},
-                                           .is_priced = true,
-                                           .interruptible = kind == 's' || kind == 'c',
-                                           .reliability = -1},
-                   1);
+    struct adapter_offer offer = {.id = id, .gpu_raw = gpu_id, .gpus = gpus, .region = center, .origin = cloud};
+    offer.country = country.len == 2 ? country : (struct str){0};
+    offer.zone = center.len ? center : cloud;
+    offer.vram_bytes = memory > 0 && memory < 4096 ? (uint64_t)memory << 30 : 0;
+    offer.terms = (struct price_terms){.amount = price, .currency = STR("USD"), .per = PRICE_PER_GPU_HOUR};
+    offer.is_priced = true;
+    offer.interruptible = kind & 0x20;
+    offer.reliability = -1;
+    if (gpu_id.len && price.len)
+        offer_batch_put(batch, &offer);
 }
 
 static void on_catalog(struct adapter_call *call, const struct adapter_answer *answer)
@@ -81,9 +64,10 @@ static void on_catalog(struct adapter_call *call, const struct adapter_answer *a
         adapter_fail_odd(call, answer, STR("the catalogue of GPUs is none"));
         return;
     }
-    const struct cloud *cloud = &clouds[listing->step / COUNTS];
-    uint32_t count = counts[listing->step % COUNTS];
-    for (size_t i = 0; i < json_array_size(gpus) && i < ROWS_MAX; i++) {
+    const struct runpod_cloud *cloud = &runpod_clouds[listing->step / RUNPOD_COUNTS];
+    uint32_t count = runpod_counts[listing->step % RUNPOD_COUNTS];
+    struct offer_batch batch = {.call = call};
+    for (size_t i = 0; i < json_array_size(gpus) && i < RUNPOD_ROWS_MAX; i++) {
         const json_t *gpu = json_array_get(gpus, i), *centers = json_at(gpu, "dataCenters");
         struct str level = json_text_at(gpu, "availability");
         /* Absent where none can be had anywhere. A price may stand for a cloud that does not offer it. */
@@ -91,50 +75,17 @@ static void on_catalog(struct adapter_call *call, const struct adapter_answer *a
             continue;
         struct str price = json_decimal_at(call, gpu, cloud->price);
         if (!json_array_size(centers))
-            offer_put(call, gpu, cloud->kind, count, STR(""), price);
+            runpod_offer(&batch, gpu, cloud->kind, count, STR(""), price);
         for (size_t j = 0; j < json_array_size(centers) && j < 1024; j++) {
             const json_t *center = json_array_get(centers, j);
             level = json_text_at(center, "availability");
             if (level.len && !str_eq(level, STR("NONE")) && json_text_at(center, "id").len)
-                offer_put(call, gpu, cloud->kind, count, json_text_at(center, "id"), price);
+                runpod_offer(&batch, gpu, cloud->kind, count, json_text_at(center, "id"), price);
         }
     }
+    offer_batch_end(&batch);
     listing->step++;
     offers_next(call);
-}
-
-/* Without bids there are still the others: GraphQL's faults, and its retirement, cost the interruptible offers only. */
-static void on_bids(struct adapter_call *call, const struct adapter_answer *answer)
-{
-    const json_t *gpus = json_at(answer->json, "data.gpuTypes");
-    for (size_t i = 0; i < json_array_size(gpus) && i < ROWS_MAX; i++) {
-        const json_t *gpu = json_array_get(gpus, i);
-        for (size_t step = 0; step < CLOUDS * COUNTS; step++) {
-            char alias[16];
-            char kind = (char)(clouds[step / COUNTS].kind | 0x20);
-            snprintf(alias, sizeof alias, "%c%u", kind, counts[step % COUNTS]);
-            const json_t *lowest = json_at(gpu, alias);
-            struct str price = json_decimal_at(call, lowest, "minimumBidPrice");
-            if (json_text_at(lowest, "stockStatus").len && !str_eq(price, STR("0")))
-                offer_put(call, gpu, kind, counts[step % COUNTS], STR(""), price);
-        }
-    }
-    adapter_done(call, NULL);
-}
-
-static void ask_bids(struct adapter_call *call)
-{
-    struct str query = STR("query{gpuTypes{id memoryInGb");
-    for (size_t step = 0; step < CLOUDS * COUNTS && query.ptr; step++)
-        query = adapter_text(call,
-                             STR_FMT " %c%u:lowestPrice(input:{gpuCount:%u,secureCloud:%s}){minimumBidPrice"
-                                     " stockStatus}%s",
-                             STR_ARG(query), clouds[step / COUNTS].kind | 0x20, counts[step % COUNTS],
-                             counts[step % COUNTS], step < COUNTS ? "true" : "false",
-                             step + 1 < CLOUDS * COUNTS ? "" : "}}");
-    if (!query.ptr)
-        return;
-    adapter_post(call, STR("/graphql"), json_pack("{s:s%}", "query", query.ptr, query.len), false, on_bids);
 }
 
 static void offers_next(struct adapter_call *call)
@@ -142,16 +93,18 @@ static void offers_next(struct adapter_call *call)
     struct listing *listing = adapter_memory(call, sizeof *listing);
     if (!listing)
         return;
-    if (listing->step >= COUNTS && listing->step < CLOUDS * COUNTS && adapter_option_is(call, "community", "no"))
-        listing->step = CLOUDS * COUNTS;
-    if (listing->step < CLOUDS * COUNTS) {
+    if (listing->step >= RUNPOD_COUNTS && listing->step < RUNPOD_CLOUDS * RUNPOD_COUNTS &&
+        adapter_option_is(call, "community", "no"))
+        listing->step = RUNPOD_CLOUDS * RUNPOD_COUNTS;
+    if (listing->step < RUNPOD_CLOUDS * RUNPOD_COUNTS) {
         struct str path = adapter_text(call, "/v2/catalog/gpus?include=AVAILABILITY&product=POD&count=%u&cloud=%s",
-                                       counts[listing->step % COUNTS], clouds[listing->step / COUNTS].name);
+                                       runpod_counts[listing->step % RUNPOD_COUNTS],
+                                       runpod_clouds[listing->step / RUNPOD_COUNTS].name);
         adapter_get(call, path, on_catalog);
     } else if (adapter_option_is(call, "spot", "no")) {
         adapter_done(call, NULL);
     } else {
-        ask_bids(call);
+        runpod_ask_bids(call);
     }
 }
 
@@ -273,7 +226,7 @@ static void on_pods(struct adapter_call *call, const struct adapter_answer *answ
         adapter_fail_odd(call, answer, STR("the list of pods is none"));
         return;
     }
-    for (size_t i = 0; i < json_array_size(pods) && i < ROWS_MAX; i++) {
+    for (size_t i = 0; i < json_array_size(pods) && i < RUNPOD_ROWS_MAX; i++) {
         struct supply_endpoint endpoints[SUPPLY_PORTS_MAX];
         const json_t *pod = json_array_get(pods, i);
         if (!str_starts(json_text_at(pod, "name"), prefix))
@@ -302,14 +255,7 @@ static void terminate(struct adapter_call *call)
 
 /* -- create -- */
 
-struct wish {
-    const struct cloud *cloud;
-    bool is_bid;
-    int64_t gpus;
-    struct str center, gpu;
-};
-
-static bool offer_read(struct str offer, struct wish *ret)
+static bool offer_read(struct str offer, struct runpod_wish *ret)
 {
     struct str kind = str_next(&offer, '/'), gpus = str_next(&offer, '/');
     ret->center = str_next(&offer, '/');
@@ -317,18 +263,16 @@ static bool offer_read(struct str offer, struct wish *ret)
     if (kind.len != 1 || !ret->gpu.len || !str_to_i64(gpus, &ret->gpus) || ret->gpus < 1 || ret->gpus > 64)
         return false;
     ret->is_bid = kind.ptr[0] & 0x20;
-    ret->cloud = (kind.ptr[0] & ~0x20) == 'S' ? &clouds[0] : &clouds[1];
+    ret->cloud = (kind.ptr[0] & ~0x20) == 'S' ? &runpod_clouds[0] : &runpod_clouds[1];
     return (kind.ptr[0] & ~0x20) == ret->cloud->kind;
 }
 
-/* Port 22 is TCP; the others are what the option `expose` says. */
-static const char *port_kind(struct adapter_call *call, uint16_t port)
+const char *runpod_port_kind(struct adapter_call *call, uint16_t port)
 {
     return port == 22 || adapter_option_is(call, "expose", "tcp") ? "tcp" : "http";
 }
 
-/* The command in place of the image's own, its entrypoint too; "" where none was given. */
-static json_t *args_json(const struct supply_order *order)
+json_t *runpod_args(const struct supply_order *order)
 {
     if (!order->argc)
         return json_string("");
@@ -340,16 +284,16 @@ static json_t *args_json(const struct supply_order *order)
     return made;
 }
 
-static json_t *pod_body(struct adapter_call *call, const struct supply_order *order, const struct wish *wish)
+static json_t *pod_body(struct adapter_call *call, const struct supply_order *order, const struct runpod_wish *wish)
 {
     json_t *ports = json_array(), *centers = json_array();
     for (size_t i = 0; i < order->port_count; i++)
-        json_array_append_new(ports, json_sprintf("%u/%s", order->ports[i], port_kind(call, order->ports[i])));
+        json_array_append_new(ports, json_sprintf("%u/%s", order->ports[i], runpod_port_kind(call, order->ports[i])));
     if (wish->center.len)
         json_array_append_new(centers, json_of_text(wish->center));
     return json_pack("{s:o,s:o,s:{s:o,s:I},s:s,s:I,s:o,s:o,s:o,s:o}", "name", json_of_text(order->tag), "image",
                      json_of_text(order->image), "gpu", "id", json_of_text(wish->gpu), "count", (json_int_t)wish->gpus,
-                     "cloud", wish->cloud->name, "disk", (json_int_t)order->disk_gib, "args", args_json(order), "env",
+                     "cloud", wish->cloud->name, "disk", (json_int_t)order->disk_gib, "args", runpod_args(order), "env",
                      json_of_env(order), "ports", ports, "dataCenterIds", centers);
 }
 
@@ -367,53 +311,14 @@ static void on_created(struct adapter_call *call, const struct adapter_answer *a
     }
 }
 
-static void on_bid(struct adapter_call *call, const struct adapter_answer *answer)
-{
-    const json_t *pod = json_at(answer->json, "data.podRentInterruptable");
-    struct supply_instance instance = {.id = json_text_at(pod, "id"),
-                                       .tag = call_tag(call),
-                                       .state = INSTANCE_PENDING,
-                                       .price_usd_nano = -1,
-                                       .interruptible = 1};
-    if (instance.id.len) {
-        adapter_done(call, &instance);
-    } else if (answer->status == 200 && answer->json && !json_at(answer->json, "errors")) {
-        adapter_uncertain(call, false);
-        adapter_fail(call, SUPPLY_NO_CAPACITY, STR("it rented nothing"));
-    } else {
-        adapter_fail_answer(call, answer);
-    }
-}
-
-/* What is bid is what is paid: the price as it was listed, up to a whole millionth. */
-static json_t *bid_body(struct adapter_call *call, const struct supply_order *order, const struct wish *wish)
-{
-    static const char query[] = "mutation($input:PodRentInterruptableInput!){podRentInterruptable(input:$input)"
-                                "{id desiredStatus costPerHr}}";
-    struct str ports = STR("");
-    for (size_t i = 0; i < order->port_count && ports.ptr; i++)
-        ports = adapter_text(call, STR_FMT "%s%u/%s", STR_ARG(ports), i ? "," : "", order->ports[i],
-                             port_kind(call, order->ports[i]));
-    double bid = (double)((order->price_quoted_usd_nano + 999) / 1000) / 1e6;
-    json_t *input = json_pack("{s:o,s:o,s:o,s:s,s:I,s:f,s:I,s:I,s:b,s:o,s:o,s:o}", "name", json_of_text(order->tag),
-                              "imageName", json_of_text(order->image), "gpuTypeId", json_of_text(wish->gpu),
-                              "cloudType", wish->cloud->name, "gpuCount", (json_int_t)wish->gpus, "bidPerGpu", bid,
-                              "containerDiskInGb", (json_int_t)order->disk_gib, "volumeInGb", (json_int_t)0,
-                              "supportPublicIp", adapter_option_is(call, "expose", "tcp"), "dockerArgs",
-                              args_json(order), "env", json_of_env_pairs(order), "ports", json_of_text(ports));
-    return json_pack("{s:s,s:{s:o}}", "query", query, "variables", "input", input);
-}
-
 static void create(struct adapter_call *call)
 {
     const struct supply_order *order = call_order(call);
-    struct wish wish;
+    struct runpod_wish wish;
     if (!offer_read(order->offer, &wish))
         adapter_fail(call, SUPPLY_BAD_REQUEST, STR("this is no offer of RunPod"));
-    else if (wish.is_bid && order->price_max_usd_nano >= 0 && order->price_quoted_usd_nano > order->price_max_usd_nano)
-        adapter_fail(call, SUPPLY_PRICE_MOVED, STR("the least bid is above the cap"));
     else if (wish.is_bid)
-        adapter_post(call, STR("/graphql"), bid_body(call, order, &wish), true, on_bid);
+        runpod_bid(call, &wish);
     else
         adapter_post(call, STR("/v2/pods"), pod_body(call, order, &wish), true, on_created);
 }
@@ -441,7 +346,7 @@ static const struct adapter_error_row errors[] = {
     {0, NULL, "balance", SUPPLY_NO_FUNDS},
     {0, NULL, "limit for", SUPPLY_QUOTA},
     {0, NULL, "quota", SUPPLY_QUOTA},
-    {200, NULL, PHRASE_BID, SUPPLY_PRICE_MOVED},
+    {200, NULL, "bid", SUPPLY_PRICE_MOVED},
     {200, "UNAUTHENTICATED", NULL, SUPPLY_BAD_CREDENTIAL},
     {200, "FORBIDDEN", NULL, SUPPLY_BAD_CREDENTIAL},
     {200, "BAD_USER_INPUT", NULL, SUPPLY_BAD_REQUEST},
