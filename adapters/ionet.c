@@ -2,44 +2,26 @@
  *
  * The price of a query is for the whole span that it names: offers are asked for one hour. What is paid is asked again
  * for the span that is bought, and compared with the cap, before it is bought. A deployment ends by itself after its
- * span, which is never extended here: the longest lease is HOURS_MAX. Answers are wrapped in `data` or they are not;
- * ids are numbers or texts; a status may have spaces. A container has one port, seen by HTTP at its public_url.
+ * span, which is never extended here: the longest lease is IONET_HOURS_MAX hours. Answers are wrapped in `data` or they
+ * are not; ids are numbers or texts; a status may have spaces. A container has one port, seen by HTTP at its
+ * public_url.
  *
  * UNCONFIRMED, here and nowhere else:
- * - Pages of the list start at 0; where the first is refused, at 1. Lists are read until a page is short.
+ * - Pages of the list start at 0; where the first is refused, at 1.
  * - How a deploy is refused for want of hardware, or of money: by the phrases of `errors`.
  * - The status that a deploy answers with; that of one that failed to start, and whether it can be deleted.
  * - A name can be used once only: one that is taken was taken by us.
  * - How fast it may be asked (INTERVAL_NS), and how long a listing lags (SETTLE_MS).
  * - GPUs of a price in one place cost the same in another: marked as an estimate there. */
+#include "adapters/ionet.h"
 #include "adapters/registry.h"
-#include "adapters/shorthand.h"
 
-#define BASE "/enterprise/v1/io-cloud/caas"
-#define HOURS_MAX 8760
-#define HARDWARE_MAX 64
-#define PLACES_MAX 32
 #define PAGE_SIZE 100
 #define PAGES_MAX 500
 #define SECOND_NS INT64_C(1000000000)
 #define INTERVAL_NS (SECOND_NS / 10)
 #define SETTLE_MS 30000
 #define BOOT_MS (20 * INT64_C(60000))
-
-static const uint32_t counts[] = {1, 2, 4, 8};
-#define COUNTS (sizeof counts / sizeof *counts)
-
-static const json_t *unwrapped(const struct adapter_answer *answer)
-{
-    const json_t *data = json_at(answer->json, "data");
-    return data ? data : answer->json;
-}
-
-static bool is_number(struct str id)
-{
-    int64_t number;
-    return str_to_i64(id, &number);
-}
 
 /* An id as it was: a number or a text. */
 static json_t *id_json(struct str id)
@@ -48,186 +30,21 @@ static json_t *id_json(struct str id)
     return str_to_i64(id, &number) ? json_integer(number) : json_of_text(id);
 }
 
-static struct str price_path(struct adapter_call *call, struct str hardware, struct str place, uint32_t gpus,
-                             int64_t hours)
-{
-    const char *quote = is_number(place) ? "" : "\"";
-    struct str list = adapter_text(call, "[%s" STR_FMT "%s]", quote, STR_ARG(place), quote);
-    struct str places = adapter_url_escaped(call, list), escaped = adapter_url_escaped(call, hardware);
-    if (!places.ptr || !escaped.ptr)
-        return (struct str){0};
-    return adapter_text(call,
-                        BASE "/price?location_ids=" STR_FMT "&hardware_id=" STR_FMT
-                             "&duration_hours=%lld&gpus_per_container=%u&replica_count=1",
-                        STR_ARG(places), STR_ARG(escaped), (long long)hours, gpus);
-}
-
-static struct price_terms price_read(struct adapter_call *call, const struct adapter_answer *answer, uint32_t gpus,
-                                     int64_t hours)
-{
-    return (struct price_terms){.amount = json_decimal_at(call, unwrapped(answer), "total_cost_usdc"),
-                                .currency = STR("USDC"),
-                                .per = PRICE_PER_SPAN,
-                                .gpus = gpus,
-                                .span_s = hours * 3600};
-}
-
-/* -- offers: for each hardware and number of GPUs, the places that have it, then the price in the best of them -- */
-
-struct hardware {
-    struct str id, name;
-    int64_t gpus_max;
-};
-
-struct place {
-    struct str id, country, name;
-    int64_t replicas;
-};
-
-struct listing {
-    struct hardware hardware[HARDWARE_MAX];
-    size_t hardware_count, step;
-    struct place places[PLACES_MAX];
-    size_t place_count, best;
-};
-
-static void offers_next(struct adapter_call *call, struct listing *listing);
-
-/* One that is not known any more costs its own offers only. */
-static bool is_skipped(const struct adapter_answer *answer)
-{
-    return answer->status == 400 || answer->status == 404 || answer->status == 422;
-}
-
-static void on_price(struct adapter_call *call, const struct adapter_answer *answer)
-{
-    struct listing *listing = adapter_memory(call, sizeof *listing);
-    if (!listing)
-        return;
-    uint32_t gpus = counts[listing->step % COUNTS];
-    const struct hardware *hardware = &listing->hardware[listing->step++ / COUNTS];
-    struct price_terms terms = price_read(call, answer, gpus, 1);
-    if (!adapter_is_good(answer) && !is_skipped(answer)) {
-        adapter_fail_answer(call, answer);
-        return;
-    }
-    struct adapter_offer offers[PLACES_MAX];
-    size_t count = 0;
-    for (size_t i = 0; i < listing->place_count && terms.amount.ptr; i++) {
-        const struct place *place = &listing->places[i];
-        struct str id = adapter_text(call, STR_FMT "/%u/" STR_FMT, STR_ARG(hardware->id), gpus, STR_ARG(place->id));
-        terms.is_estimate = i != listing->best;
-        offers[count++] = (struct adapter_offer){
-            .id = id,
-            .gpu_raw = hardware->name,
-            .gpus = gpus,
-            .available = place->replicas < UINT32_MAX ? (uint32_t)place->replicas : 0,
-            .region = place->country.len ? place->country : place->id,
-            .country = place->country.len == 2 ? place->country : (struct str){0},
-            .zone = place->name,
-            .terms = terms,
-            .is_priced = true,
-            .reliability = -1,
-            .span_max_s = HOURS_MAX * INT64_C(3600),
-        };
-    }
-    adapter_offers(call, offers, count);
-    offers_next(call, listing);
-}
-
-static void on_places(struct adapter_call *call, const struct adapter_answer *answer)
-{
-    struct listing *listing = adapter_memory(call, sizeof *listing);
-    const json_t *rows = unwrapped(answer);
-    if (!listing)
-        return;
-    if (!is_skipped(answer) && (!adapter_is_good(answer) || !json_is_array(rows))) {
-        adapter_fail_odd(call, answer, STR("the list of places is none"));
-        return;
-    }
-    listing->place_count = listing->best = 0;
-    for (size_t i = 0; adapter_is_good(answer) && i < json_array_size(rows) && listing->place_count < PLACES_MAX; i++) {
-        const json_t *row = json_array_get(rows, i);
-        struct str country = json_text_at(row, "iso2"), name = json_text_at(row, "name");
-        struct place place = {.id = json_id_at(call, row, "id"), .replicas = json_count_at(row, "available_replicas")};
-        place.country = adapter_text(call, STR_FMT, STR_ARG(country));
-        place.name = adapter_text(call, STR_FMT, STR_ARG(name));
-        if (place.replicas <= 0 || !place.id.len || place.id.len > 32)
-            continue;
-        if (place.replicas > listing->places[listing->best].replicas || !listing->place_count)
-            listing->best = listing->place_count;
-        listing->places[listing->place_count++] = place;
-    }
-    if (listing->place_count) {
-        adapter_get(call,
-                    price_path(call, listing->hardware[listing->step / COUNTS].id, listing->places[listing->best].id,
-                               counts[listing->step % COUNTS], 1),
-                    on_price);
-        return;
-    }
-    listing->step++;
-    offers_next(call, listing);
-}
-
-static void offers_next(struct adapter_call *call, struct listing *listing)
-{
-    while (listing->step / COUNTS < listing->hardware_count &&
-           counts[listing->step % COUNTS] > listing->hardware[listing->step / COUNTS].gpus_max)
-        listing->step++;
-    if (listing->step / COUNTS >= listing->hardware_count) {
-        adapter_done(call, NULL);
-        return;
-    }
-    struct str id = adapter_url_escaped(call, listing->hardware[listing->step / COUNTS].id);
-    if (id.ptr)
-        adapter_get(call,
-                    adapter_text(call, BASE "/available-replicas?hardware_id=" STR_FMT "&hardware_qty=%u", STR_ARG(id),
-                                 counts[listing->step % COUNTS]),
-                    on_places);
-}
-
-static void on_hardware(struct adapter_call *call, const struct adapter_answer *answer)
-{
-    struct listing *listing = adapter_memory(call, sizeof *listing);
-    const json_t *rows = json_at(unwrapped(answer), "hardware");
-    if (!listing)
-        return;
-    if (!adapter_is_good(answer) || !json_is_array(rows)) {
-        adapter_fail_odd(call, answer, STR("the list of hardware is none"));
-        return;
-    }
-    for (size_t i = 0; i < json_array_size(rows) && listing->hardware_count < HARDWARE_MAX; i++) {
-        const json_t *row = json_array_get(rows, i);
-        struct str name = json_text_at(row, "hardware_name");
-        struct hardware *hardware = &listing->hardware[listing->hardware_count];
-        *hardware = (struct hardware){.id = json_id_at(call, row, "hardware_id"),
-                                      .name = adapter_text(call, STR_FMT, STR_ARG(name)),
-                                      .gpus_max = json_count_at(row, "max_gpus_per_container")};
-        if (json_count_at(row, "available") != 0 && hardware->id.len && hardware->id.len < 64 && hardware->name.len)
-            listing->hardware_count++;
-    }
-    offers_next(call, listing);
-}
-
-static void offers(struct adapter_call *call)
-{
-    adapter_get(call, STR(BASE "/hardware/max-gpus-per-container"), on_hardware);
-}
-
 /* -- create: price, name, deploy -- */
 
 struct purchase {
     struct str hardware, place;
     uint32_t gpus;
-    int64_t hours;
+    int64_t hours, price_usd_nano;
 };
 
 static void on_deployed(struct adapter_call *call, const struct adapter_answer *answer)
 {
-    struct supply_instance instance = {.id = json_text_at(unwrapped(answer), "deployment_id"),
+    const struct purchase *purchase = adapter_memory(call, sizeof *purchase);
+    struct supply_instance instance = {.id = json_text_at(ionet_unwrapped(answer), "deployment_id"),
                                        .tag = call_tag(call),
                                        .state = INSTANCE_PENDING,
-                                       .price_usd_nano = -1,
+                                       .price_usd_nano = purchase ? purchase->price_usd_nano : -1,
                                        .interruptible = 0};
     if (adapter_is_good(answer) && instance.id.len)
         adapter_done(call, &instance);
@@ -252,7 +69,7 @@ static void on_name(struct adapter_call *call, const struct adapter_answer *answ
     config = json_with_command(config, order, "args");
     if (config && order->port_count)
         json_object_set_new(config, "traffic_port", json_integer(order->ports[0]));
-    adapter_post(call, STR(BASE "/deploy"),
+    adapter_post(call, STR(IONET_BASE "/deploy"),
                  json_pack("{s:o,s:I,s:I,s:o,s:[o],s:o,s:{s:o,s:s,s:s}}", "resource_private_name",
                            json_of_text(order->tag), "duration_hours", (json_int_t)purchase->hours,
                            "gpus_per_container", (json_int_t)purchase->gpus, "hardware_id", id_json(purchase->hardware),
@@ -263,19 +80,19 @@ static void on_name(struct adapter_call *call, const struct adapter_answer *answ
 
 static void on_quote(struct adapter_call *call, const struct adapter_answer *answer)
 {
-    const struct purchase *purchase = adapter_memory(call, sizeof *purchase);
+    struct purchase *purchase = adapter_memory(call, sizeof *purchase);
     const struct supply_order *order = call_order(call);
     if (!purchase)
         return;
-    struct price_terms terms = price_read(call, answer, purchase->gpus, purchase->hours);
-    int64_t price = adapter_price(call, &terms);
-    if (!adapter_is_good(answer) || price < 0)
+    struct price_terms terms = ionet_price(call, answer, purchase->gpus, purchase->hours);
+    purchase->price_usd_nano = adapter_price(call, &terms);
+    if (!adapter_is_good(answer) || purchase->price_usd_nano < 0)
         adapter_fail_odd(call, answer, STR("it tells no price"));
-    else if (order->price_max_usd_nano >= 0 && price > order->price_max_usd_nano)
+    else if (order->price_max_usd_nano >= 0 && purchase->price_usd_nano > order->price_max_usd_nano)
         adapter_fail(call, SUPPLY_PRICE_MOVED, STR("it costs more than it may"));
     else
         adapter_get(call,
-                    adapter_text(call, BASE "/clusters/check_cluster_name_availability?cluster_name=" STR_FMT,
+                    adapter_text(call, IONET_BASE "/clusters/check_cluster_name_availability?cluster_name=" STR_FMT,
                                  STR_ARG(order->tag)),
                     on_name);
 }
@@ -295,8 +112,9 @@ static void create(struct adapter_call *call)
     }
     purchase->place = rest;
     purchase->gpus = (uint32_t)gpus;
-    purchase->hours = hours < 1 ? 1 : hours > HOURS_MAX ? HOURS_MAX : hours;
-    adapter_get(call, price_path(call, purchase->hardware, purchase->place, purchase->gpus, purchase->hours), on_quote);
+    purchase->hours = hours < 1 ? 1 : hours > IONET_HOURS_MAX ? IONET_HOURS_MAX : hours;
+    adapter_get(call, ionet_price_path(call, purchase->hardware, purchase->place, purchase->gpus, purchase->hours),
+                on_quote);
 }
 
 /* -- deployments -- */
@@ -337,14 +155,14 @@ static struct supply_instance deployment_read(struct adapter_call *call, const j
 static struct str path_of(struct adapter_call *call, const char *more)
 {
     struct str id = adapter_url_escaped(call, call_instance(call));
-    return id.ptr ? adapter_text(call, BASE "/deployment/" STR_FMT "%s", STR_ARG(id), more) : id;
+    return id.ptr ? adapter_text(call, IONET_BASE "/deployment/" STR_FMT "%s", STR_ARG(id), more) : id;
 }
 
 /* It runs once its container does, and has a URL then. */
 static void on_containers(struct adapter_call *call, const struct adapter_answer *answer)
 {
     struct supply_instance *instance = adapter_memory(call, sizeof *instance);
-    const json_t *worker = json_at(unwrapped(answer), "workers[0]");
+    const json_t *worker = json_at(ionet_unwrapped(answer), "workers[0]");
     struct supply_endpoint endpoint = {.port = 80, .url = json_text_at(worker, "public_url")};
     if (!instance)
         return;
@@ -361,7 +179,7 @@ static void on_containers(struct adapter_call *call, const struct adapter_answer
 
 static void on_described(struct adapter_call *call, const struct adapter_answer *answer)
 {
-    struct supply_instance instance = deployment_read(call, unwrapped(answer), call_tag(call));
+    struct supply_instance instance = deployment_read(call, ionet_unwrapped(answer), call_tag(call));
     if (!adapter_is_good(answer) || !instance.id.len) {
         adapter_fail_odd(call, answer, STR("its answer is no deployment"));
         return;
@@ -393,7 +211,7 @@ static void list(struct adapter_call *call);
 static void on_page(struct adapter_call *call, const struct adapter_answer *answer)
 {
     struct pages *pages = adapter_memory(call, sizeof *pages);
-    const json_t *rows = json_at(unwrapped(answer), "deployments");
+    const json_t *rows = json_at(ionet_unwrapped(answer), "deployments");
     if (!pages)
         return;
     if (answer->status == 422 && pages->next++ == 0) {
@@ -410,8 +228,10 @@ static void on_page(struct adapter_call *call, const struct adapter_answer *answ
         if (instance.state != INSTANCE_GONE)
             adapter_instances(call, &instance, 1);
     }
+    /* Where the first page is numbered 1, page 0 may be that one too: only an empty page is surely the last. */
+    bool is_whole = !pages->asked && json_count_at(ionet_unwrapped(answer), "total") == (int64_t)json_array_size(rows);
     pages->next++;
-    if (json_array_size(rows) < PAGE_SIZE)
+    if (!json_array_size(rows) || is_whole)
         adapter_done(call, NULL);
     else if (++pages->asked < PAGES_MAX)
         list(call);
@@ -423,14 +243,14 @@ static void list(struct adapter_call *call)
 {
     struct pages *pages = adapter_memory(call, sizeof *pages);
     if (pages)
-        adapter_get(call, adapter_text(call, BASE "/deployments?page=%zu&page_size=%d", pages->next, PAGE_SIZE),
+        adapter_get(call, adapter_text(call, IONET_BASE "/deployments?page=%zu&page_size=%d", pages->next, PAGE_SIZE),
                     on_page);
 }
 
 /* What has ended by itself cannot be ended. */
 static void on_state(struct adapter_call *call, const struct adapter_answer *answer)
 {
-    enum instance_state state = deployment_read(call, unwrapped(answer), call_tag(call)).state;
+    enum instance_state state = deployment_read(call, ionet_unwrapped(answer), call_tag(call)).state;
     if (!adapter_is_good(answer))
         adapter_fail_answer(call, answer);
     else if (state == INSTANCE_GONE || state == INSTANCE_STOPPING)
@@ -485,7 +305,7 @@ const struct adapter adapter_ionet = {
     .errors = errors,
     .authorise = authorise,
     .explain = explain,
-    .run = {[ADAPTER_OFFERS] = offers,
+    .run = {[ADAPTER_OFFERS] = ionet_offers,
             [ADAPTER_CREATE] = create,
             [ADAPTER_DESCRIBE] = describe,
             [ADAPTER_LIST] = list,

@@ -31,7 +31,7 @@ class IoNet(Network):
               ("POST", f"{BASE}/deploy", "create", "deploy"), ("GET", f"{BASE}/deployments", "list", "deployments"),
               ("GET", f"{BASE}/deployment/{{id}}", "describe", "deployment"), ("GET", f"{BASE}/deployment/{{id}}/containers", "describe", "containers"),
               ("DELETE", f"{BASE}/deployment/{{id}}", "terminate", "end")]
-    end_polls = 1
+    end_polls, page_max = 1, 100
 
     def default_offers(self):
         return [{"id": f"{hw}/{place}", "hardware": hw, "gpu": name, "gpus": most, "price": price, "place": place, "iso2": iso2, "region": region, "stock": stock}
@@ -154,6 +154,7 @@ class IoNet(Network):
         ended = [made for made in self.instances.values() if not made.is_live][-ENDED_SHOWN:]
         rows = [{**self.shown(made), "name": made.tag, "hardware_quantity": made.gpus} for made in [*reversed(self.listing()), *ended]]
         size, page = int(request.query.get("page_size", "20")), int(request.query.get("page", "0"))
+        size = min(size, self.page_max) if size <= 100 else size
         if size > 100 or page < 0:
             return Answer(422, {"detail": [{"loc": ["query", "page_size"], "msg": "ensure this value is less than or equal to 100", "type": "value_error"}]})
         if "status" in request.query:
