@@ -1,9 +1,9 @@
 /* Nosana: deployments on markets, paid with the credits of an API key. A deployment's name is its tag.
  *
  * Create is two requests: /deployments/create makes a DRAFT, which costs nothing, /start runs it. An answer that is
- * lost in between leaves a DRAFT; it is found by its name, told as failed, and ended. Ending takes several calls, each
- * does what the state allows: a DRAFT is started with no replicas, what runs is stopped, what is stopped is deleted;
- * all else is refused with a 500 ("incorrect state"): ask again.
+ * lost in between leaves a DRAFT; it is found by its name, told as failed, and ended. Ending takes steps, each of which
+ * only one state allows: a DRAFT is started with no replicas, what runs is stopped, what is stopped is deleted; all
+ * else is refused with a 500 ("incorrect state"). A call goes as far as it gets in two seconds: ask again.
  *
  * A deployment runs once (SIMPLE) and for `timeout` at most: what nobody ends, ends by then.
  *
@@ -22,6 +22,8 @@
 #define INTERVAL_NS INT64_C(200000000)
 #define SETTLE_MS 15000
 #define BOOT_MS (20 * INT64_C(60000))
+#define ENDING_LOOKS 5
+#define ENDING_WAIT_NS INT64_C(250000000) /* and twice, four times that */
 #define PAGES_MAX 200
 #define ROWS_MAX 20000
 
@@ -75,6 +77,16 @@ static uint32_t gpu_count(struct str name, char *without, size_t size)
     return count;
 }
 
+/* Of all its GPUs. No amount where credits do not run, or the reward is null. */
+static struct price_terms price_read(struct adapter_call *call, const json_t *market, uint32_t gpus)
+{
+    bool is_ours = str_eq(json_text_at(market, "type"), STR("PREMIUM"));
+    return (struct price_terms){.amount = is_ours ? user_price(call, market) : (struct str){0},
+                                .currency = STR("USD"),
+                                .per = PRICE_PER_MACHINE_HOUR,
+                                .gpus = gpus};
+}
+
 /* [{"key": "vram", "value": "32 GB"}] */
 static uint64_t vram_bytes(const json_t *market)
 {
@@ -91,31 +103,25 @@ static uint64_t vram_bytes(const json_t *market)
 
 static void on_markets(struct adapter_call *call, const struct adapter_answer *answer)
 {
+    struct offer_batch batch = {.call = call};
     if (!adapter_is_good(answer) || !json_is_array(answer->json)) {
         adapter_fail_odd(call, answer, STR("the list of markets is none"));
         return;
     }
     for (size_t i = 0; i < json_array_size(answer->json) && i < ROWS_MAX; i++) {
         const json_t *market = json_array_get(answer->json, i);
-        struct str price = {0}, name = json_text_at(market, "name");
+        struct str name = json_text_at(market, "name");
         char gpu[96];
-        if (str_eq(json_text_at(market, "type"), STR("PREMIUM"))) /* credits run on no other */
-            price = user_price(call, market);
-        if (!price.ptr) /* nor where the reward is null */
-            continue;
-        struct adapter_offer offer = {.id = json_text_at(market, "address"),
-                                      .gpus =
-                                          gpu_count(name.len ? name : json_text_at(market, "slug"), gpu, sizeof gpu),
-                                      .vram_bytes = vram_bytes(market),
-                                      .is_priced = true,
-                                      .reliability = -1};
-        offer.gpu_raw = str_of(gpu);
+        struct adapter_offer offer = {.id = json_text_at(market, "address"), .is_priced = true, .reliability = -1};
+        offer.gpus = gpu_count(name.len ? name : json_text_at(market, "slug"), gpu, sizeof gpu);
+        offer.terms = price_read(call, market, offer.gpus);
         offer.zone = offer.id;
-        offer.terms = (struct price_terms){
-            .amount = price, .currency = STR("USD"), .per = PRICE_PER_MACHINE_HOUR, .gpus = offer.gpus};
-        if (offer.id.len && offer.id.len < SUPPLY_ID_MAX)
-            adapter_offers(call, &offer, 1);
+        offer.vram_bytes = vram_bytes(market);
+        offer.gpu_raw = adapter_text(call, "%s", gpu);
+        if (offer.terms.amount.ptr)
+            offer_batch_put(&batch, &offer);
     }
+    offer_batch_end(&batch);
     adapter_done(call, NULL);
 }
 
@@ -242,10 +248,11 @@ static void list(struct adapter_call *call)
     list_page(call, STR(""));
 }
 
-/* -- create -- */
+/* -- create: is the market still there, and at what price; a draft; its start -- */
 
 struct draft {
     struct str id;
+    int64_t price_usd_nano;
 };
 
 static void on_started(struct adapter_call *call, const struct adapter_answer *answer)
@@ -277,35 +284,77 @@ static void on_draft(struct adapter_call *call, const struct adapter_answer *ans
         adapter_post(call, path_of(call, draft->id, "/start"), json_object(), true, on_started);
 }
 
-static void create(struct adapter_call *call)
+static void create_draft(struct adapter_call *call)
 {
     const struct supply_order *order = call_order(call);
     int64_t minutes = order->span_s / 60 + (order->span_s % 60 > 0);
     minutes = minutes < TIMEOUT_MIN_MINUTES ? TIMEOUT_MIN_MINUTES : minutes;
     minutes = minutes > TIMEOUT_MAX_MINUTES ? TIMEOUT_MAX_MINUTES : minutes;
-    json_t *ports = json_array(), *args;
+    json_t *ports = json_array();
     for (size_t i = 0; i < order->port_count; i++)
         json_array_append_new(ports, json_pack("{s:i}", "port", (int)order->ports[i]));
-    args = json_pack("{s:o,s:o,s:b,s:o}", "image", json_of_text(order->image), "env", json_of_env(order), "gpu", 1,
-                     "expose", ports);
+    json_t *args = json_pack("{s:o,s:o,s:b,s:o}", "image", json_of_text(order->image), "env", json_of_env(order), "gpu",
+                             1, "expose", ports);
     args = json_with_command(args, order, "cmd");
     /* What is not confidential is published with its environment: the job's definition is pinned where all can read. */
-    adapter_post(call, STR("/deployments/create"),
-                 json_pack("{s:o,s:o,s:i,s:I,s:s,s:b,s:{s:s,s:s,s:{s:s},s:[{s:s,s:s,s:o}]}}", "name",
-                           json_of_text(order->tag), "market", json_of_text(order->offer), "replicas", 1, "timeout",
-                           (json_int_t)minutes, "strategy", "SIMPLE", "confidential",
-                           !adapter_option_is(call, "confidential", "no"), "job_definition", "version", "0.1", "type",
-                           "container", "meta", "trigger", "api", "ops", "type", "container/run", "id", "main", "args",
-                           args),
-                 true, on_draft);
+    bool is_confidential = !adapter_option_is(call, "confidential", "no");
+    json_t *body =
+        json_pack("{s:o,s:o,s:i,s:I,s:s,s:b,s:{s:s,s:s,s:{s:s},s:[{s:s,s:s,s:o}]}}", "name", json_of_text(order->tag),
+                  "market", json_of_text(order->offer), "replicas", 1, "timeout", (json_int_t)minutes, "strategy",
+                  "SIMPLE", "confidential", is_confidential, "job_definition", "version", "0.1", "type", "container",
+                  "meta", "trigger", "api", "ops", "type", "container/run", "id", "main", "args", args);
+    adapter_post(call, STR("/deployments/create"), body, true, on_draft);
 }
 
-/* -- terminate: one step a call -- */
+static void on_market(struct adapter_call *call, const struct adapter_answer *answer)
+{
+    const struct supply_order *order = call_order(call);
+    struct draft *draft = adapter_memory(call, sizeof *draft);
+    const json_t *market = NULL;
+    if (!draft)
+        return;
+    for (size_t i = 0; i < json_array_size(answer->json) && i < ROWS_MAX && !market; i++)
+        if (str_eq(json_text_at(json_array_get(answer->json, i), "address"), order->offer))
+            market = json_array_get(answer->json, i);
+    char gpu[96];
+    struct price_terms terms = price_read(call, market, gpu_count(json_text_at(market, "name"), gpu, sizeof gpu));
+    draft->price_usd_nano = adapter_price(call, &terms);
+    if (!adapter_is_good(answer) || !json_is_array(answer->json))
+        adapter_fail_odd(call, answer, STR("the list of markets is none"));
+    else if (draft->price_usd_nano < 0)
+        adapter_fail(call, SUPPLY_NO_CAPACITY, STR("its market is closed"));
+    else if (order->price_max_usd_nano >= 0 && draft->price_usd_nano > order->price_max_usd_nano)
+        adapter_fail(call, SUPPLY_PRICE_MOVED, STR("the market asks for more than it may cost"));
+    else
+        create_draft(call);
+}
+
+static void create(struct adapter_call *call)
+{
+    adapter_get(call, STR("/markets"), on_market);
+}
+
+/* -- terminate: what the state allows, and a few short looks at what came of it -- */
+
+struct ending {
+    unsigned looks;
+};
+
+static void terminate(struct adapter_call *call);
+
+static void look_again(struct adapter_call *call)
+{
+    struct ending *ending = adapter_memory(call, sizeof *ending);
+    if (ending && ++ending->looks > ENDING_LOOKS)
+        adapter_fail(call, SUPPLY_NOT_YET, STR("it is being stopped"));
+    else if (ending)
+        adapter_later(call, ENDING_WAIT_NS << (ending->looks > 2 ? 2 : ending->looks - 1), terminate);
+}
 
 static void on_step(struct adapter_call *call, const struct adapter_answer *answer)
 {
     if (adapter_is_good(answer))
-        adapter_fail(call, SUPPLY_NOT_YET, STR("it is being stopped"));
+        look_again(call);
     else
         adapter_fail_answer(call, answer);
 }
@@ -327,14 +376,10 @@ static void on_state(struct adapter_call *call, const struct adapter_answer *ans
         adapter_done(call, NULL);
     else if (str_eq(status, STR("STOPPED")))
         adapter_delete(call, path_of(call, id, ""), adapter_done_if_good);
-    else if (str_eq(status, STR("DRAFT")))
-        adapter_send(call, &(struct adapter_request){.method = "PATCH",
-                                                     .path = path_of(call, id, "/update-replica-count"),
-                                                     .take_json = json_pack("{s:i}", "replicas", 0),
-                                                     .takes_errors = true,
-                                                     .on_answer = on_emptied});
     else if (str_eq(status, STR("STARTING")) || str_eq(status, STR("STOPPING")))
-        adapter_fail(call, SUPPLY_NOT_YET, status);
+        look_again(call);
+    else if (str_eq(status, STR("DRAFT")))
+        adapter_patch(call, path_of(call, id, "/update-replica-count"), json_pack("{s:i}", "replicas", 0), on_emptied);
     else
         adapter_post(call, path_of(call, id, "/stop"), json_object(), false, on_step);
 }

@@ -37,7 +37,7 @@ class Nosana(Network):
               ("POST", "/deployments/{id}/stop", "terminate", "stop"), ("DELETE", "/deployments/{id}", "terminate", "end"),
               ("PATCH", "/deployments/{id}/update-replica-count", "terminate", "resize"), ("GET", "/deployments/{id}/events", "logs", "events")]
     create_refusals = ("no_funds", "bad_image")
-    credits = 100.0
+    credits, page_max = 100.0, 100
 
     def default_offers(self):
         return [{"id": address(name), "gpu": name, "gpus": gpus, "type": kind, "reward": reward, "fee": fee, "vram_gib": vram, "stock": None,
@@ -60,9 +60,10 @@ class Nosana(Network):
         return Answer(status, {"error": text})
 
     def markets(self, request):
+        moved = next((f.get("factor", 2) for f in self.faults if f["fault"] == "price_moved" and f["count"]), 1)
         return Answer(200, [{
             "address": o["id"], "slug": re.sub(r"\W+", "-", o["gpu"].lower()), "name": o["gpu"], "type": o.get("type", "PREMIUM"),
-            "usd_reward_per_hour": o.get("reward", o.get("price")), "network_fee_percentage": o.get("fee"), "required_images": [],
+            "usd_reward_per_hour": moved * o.get("reward", o.get("price")) if o.get("reward", o.get("price")) is not None else None, "network_fee_percentage": o.get("fee"), "required_images": [],
             "metadata": [{"key": "vram", "value": f"{o.get('vram_gib', 24)} GB"}]} for o in self.offers])
 
     def balance(self, request):
@@ -71,7 +72,7 @@ class Nosana(Network):
     # -- deployments --
     def now(self, made):
         """Its status; looks bring STARTING to RUNNING and STOPPING to STOPPED."""
-        status = made.more["status"]
+        status = made.more.get("status", "RUNNING")
         if status == "STARTING" and made.looks > 0:
             status = "RUNNING"
         if made.state == "failed" and status == "RUNNING":
@@ -120,12 +121,14 @@ class Nosana(Network):
         made = self.known(request, id)
         if self.now(made) not in STARTS:
             return 500, WRONG_STATE
+        if self.fault("leftover", "create", made.tag):
+            return 500, {"error": "Failed to start deployment."}
         self.launch(made)
         return 200, {"status": "STARTING", "updated_at": "2026-08-21T10:00:00.000Z"}
 
     def deployment(self, request, id):
         made = self.known(request, id)
-        if made.more["status"] in ("DRAFT", "STOPPING", "STOPPED"):
+        if made.more.get("status") in ("DRAFT", "STOPPING", "STOPPED"):
             made.looks += 1
         else:
             self.look(made)
@@ -141,7 +144,7 @@ class Nosana(Network):
         rows = [made for made in reversed(self.listing())
                 if (wanted == [""] or self.now(made) in wanted) and (search in made.tag.lower() or search in made.id.lower())]
         at = base64.b64decode(query["cursor"]).decode() if "cursor" in query else "0"
-        shown, more = self.page(rows, at, int(query.get("limit", "10")))
+        shown, more = self.page(rows, at, min(int(query.get("limit", "10")), self.page_max))
         return 200, {"deployments": [self.shown(made) for made in shown], "pagination": {
             "cursor_next": base64.b64encode(more.encode()).decode() if more else None, "cursor_prev": None, "total_items": len(rows)}}
 
@@ -149,9 +152,9 @@ class Nosana(Network):
         made = self.known(request, id)
         if self.now(made) not in STOPS:
             return 500, WRONG_STATE
-        if not self.fault("delete_ignored", "terminate", made.tag):
+        if not any(f["fault"] == "delete_ignored" and f["count"] for f in self.faults):  # it strikes when it is deleted
             self.halt(made)
-            made.looks, made.more["status"] = 0, "STOPPING"
+        made.looks, made.more["status"] = 0, "STOPPING"
         return 200, {"status": "STOPPING", "updated_at": "2026-08-21T10:00:00.000Z"}
 
     def resize(self, request, id):
@@ -163,6 +166,8 @@ class Nosana(Network):
         made = self.known(request, id)
         if self.now(made) != "STOPPED":
             return 500, WRONG_STATE
+        if made.state == "running":  # it only said that it stopped
+            made.more["status"] = "RUNNING"
         self.terminate(made)
         return 204, None
 
