@@ -58,6 +58,10 @@ NETWORKS = [
     Row("fake", credential={"api_key": "{key}"}, options={"boot_looks": "1"},
         skip={"test_rate_limit_is_waited_out": "it has no pauses", "test_rubbish": "it speaks no HTTP",
               "test_slow_answers": "it speaks no HTTP", "test_a_network_that_is_down": "a folder is always there"}),
+    Row("ionet", pages={"page_max": 2}, price_told=False),
+    Row("nosana", pages={"page_max": 2}, price_told=False, expect={"no_capacity": None, "quota": None},
+        leftover=True),
+    Row("runpod", options={"expose": "tcp"}),
 ]
 ROWS = {row.name: row for row in NETWORKS}
 
