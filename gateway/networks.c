@@ -40,9 +40,10 @@ static enum error open_network(struct networks *networks, const struct net *net,
                                             .rates = &networks->rates,
                                             .installation = str_of(installation)};
     enum error code = network_open(&options, ret, error);
-    if (code)
-        log_error(&(struct log_ctx){.network = settings->id}, "network %s: %s", settings->id,
-                  code == ERR_BAD_INPUT ? error : error_text(code));
+    if (code == ERR_BAD_INPUT) /* says which network */
+        log_error(&(struct log_ctx){.network = settings->id}, "%s", error);
+    else if (code)
+        log_error(&(struct log_ctx){.network = settings->id}, "network %s: %s", settings->id, error_text(code));
     return code;
 }
 
