@@ -37,6 +37,7 @@ stop_all() {
     local at pid tries
     say ""
     say "Stopping."
+    [ -z "${admin_key:-}" ] || end_leases
     for ((at = ${#started[@]} - 1; at >= 0; at--)); do
         pid=${started[at]}
         kill -TERM "$pid" 2>/dev/null || continue
@@ -78,11 +79,29 @@ field() { sed -n 's/.*"'"$1"'"[[:space:]]*:[[:space:]]*"\([^"]*\)".*/\1/p' | hea
 admin() { curl -sS --max-time 10 -X "$1" "$url$2" -H "Authorization: Bearer $admin_key" -H 'Content-Type: application/json' -d "$3"; }
 as_caller() { curl -sS --max-time 60 "$@" -H "Authorization: Bearer $key"; }
 
+# A network in a folder: its machines are processes here, so that renting can be tried without an account anywhere.
+write_config() {
+    mkdir -p "$run_dir/fake"
+    printf 'networks:\n  - {id: fake, adapter: fake, base_url: "dir://%s", options: {run: "true"}, poll_s: 2, reconcile_s: 5}\n' \
+        "$(cd "$run_dir/fake" && pwd)" >"$run_dir/sluice.yaml"
+}
+
+# What was rented ends with the quick start. Bounded: what is left then is ended by the next start's reconciler.
+end_leases() {
+    local ids
+    ids=$(SLUICE_ADMIN_KEY=$admin_key timeout 10 build/sluice ps --gateway "$url" -o name 2>/dev/null) || return 0
+    [ -n "$ids" ] || return 0
+    say "  ending leases"
+    # shellcheck disable=SC2086
+    SLUICE_ADMIN_KEY=$admin_key timeout 40 build/sluice down $ids --gateway "$url" --yes >/dev/null 2>&1
+}
+
 start_gateway() {
     port=$(free_port "$port")
     url=http://127.0.0.1:$port
     say "Starting the gateway on $url (data in $data_dir)"
-    launch gateway build/sluiced --listen "127.0.0.1:$port" --data-dir "$data_dir"
+    write_config
+    launch gateway build/sluiced --config "$run_dir/sluice.yaml" --listen "127.0.0.1:$port" --data-dir "$data_dir"
     wait_for 40 $! answers "$url/readyz" || fail "the gateway did not become ready" gateway
     admin_key=${SLUICE_ADMIN_KEY:-$(cat "$data_dir/admin.key")}
 }
@@ -193,6 +212,13 @@ report() {
         say ""
         say "The token holds for an hour. Then:  curl -sS -w '\\n' $url/v1/models -H 'Authorization: Bearer $key'"
     fi
+    say ""
+    say "Rent a machine: the network 'fake' lives in $run_dir/fake, and its machines are processes here that prove themselves."
+    say ""
+    say "  export SLUICE_API_KEY=$key SLUICE_GATEWAY=$url"
+    say "  build/sluice offers"
+    say "  build/sluice launch --gpu cpu --image demo/hello:1 --yes -- sh -c 'echo hello; sleep 600'"
+    say "  build/sluice ps; build/sluice networks --key-file $data_dir/admin.key"
     say ""
     say "Ctrl-C stops everything."
 }
