@@ -1,6 +1,7 @@
 /* The control thread: opening, what is done now and then, closing. */
 #include "gateway/bootstrap.h"
 #include "gateway/control_priv.h"
+#include "gateway/lease_drive.h"
 #include "gateway/networks.h"
 
 #include "core/clock.h"
@@ -279,6 +280,8 @@ static enum error open_parts(struct control *control, const char *redis_url)
     if (!error)
         error = networks_open(control, control->redis, &control->networks);
     if (!error)
+        error = lease_driver_open(control, control->networks, control->redis, &control->leases);
+    if (!error)
         error = open_hub(control);
     if (!error)
         error = control_feed_open(control, redis_url);
@@ -327,6 +330,7 @@ void control_shut(struct control *control)
     atomic_store(&control->is_published, false);
     timer_clear(control->loop, &control->tick);
     timer_clear(control->loop, &control->publish);
+    lease_driver_shut(control->leases);
     networks_shut(control->networks);
     control->hub = hub_free(control->hub);
     if (gateways_leave(control->redis, control->gateway->id, on_left, control) == ERR_NONE)
@@ -358,6 +362,7 @@ struct control *control_free(struct control *control)
     keyring_store_free(control->keyring_store);
     credit_gate_free(control->credit_gate);
     redis_free(control->redis); /* completes what is open, while what it comes back to is still there */
+    control->leases = lease_driver_free(control->leases);
     networks_free(control->networks);
     verify_pool_free(control->pool);
     control_runs_free(control);
