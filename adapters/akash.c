@@ -82,15 +82,17 @@ static struct akash_known *known_slot(struct adapter_call *call, struct str dseq
     return &akash->known[str_hash(dseq, 1) % AKASH_KNOWN_MAX];
 }
 
-static struct str known_tag(struct adapter_call *call, struct str dseq)
+/* NULL: not known. */
+static struct akash_known *known_find(struct adapter_call *call, struct str dseq)
 {
     struct akash_known *known = known_slot(call, dseq);
-    return str_eq(str_of(known->dseq), dseq) ? str_of(known->tag) : (struct str){NULL, 0};
+    return str_eq(str_of(known->dseq), dseq) ? known : NULL;
 }
 
-static void known_note(struct adapter_call *call, struct str dseq, struct str tag)
+void akash_note(struct adapter_call *call, struct str dseq, struct str tag, uint32_t gpus)
 {
     struct akash_known *known = known_slot(call, dseq);
+    *known = (struct akash_known){.gpus = gpus};
     if (!str_copy(known->dseq, sizeof(known->dseq), dseq) || !str_copy(known->tag, sizeof(known->tag), tag))
         *known = (struct akash_known){0};
 }
@@ -161,10 +163,13 @@ static void service_read(struct adapter_call *call, const json_t *status, struct
         if (!str_starts(str_of(name), prefix))
             continue;
         seen->instance.tag = adapter_text(call, "%s", name);
-        known_note(call, seen->instance.id, str_of(name));
+        if (!known_find(call, seen->instance.id))
+            akash_note(call, seen->instance.id, str_of(name), 0);
         endpoints_read(call, status, str_of(name), seen);
-        if (json_count_at(service, "ready_replicas") >= 1)
-            seen->instance.state = INSTANCE_RUNNING;
+        if (json_count_at(service, "ready_replicas") < 1)
+            return;
+        seen->instance.state = INSTANCE_RUNNING;
+        known_slot(call, seen->instance.id)->was_ready = true;
         return;
     }
 }
@@ -180,11 +185,12 @@ static void deployment_read(struct adapter_call *call, const json_t *data, struc
 {
     struct supply_instance *instance = &ret->instance;
     const json_t *lease = lease_of(data);
+    const struct akash_known *known = known_find(call, dseq);
     struct str lease_state = json_text_at(lease, "state"), why = json_text_at(lease, "reason");
     int64_t made_ms = 0;
     *ret = (struct seen){0};
     *instance = (struct supply_instance){.id = dseq,
-                                         .tag = known_tag(call, dseq),
+                                         .tag = str_of(known ? known->tag : NULL),
                                          .state = INSTANCE_PENDING,
                                          .endpoints = ret->endpoints,
                                          .price_usd_nano = -1,
@@ -192,6 +198,8 @@ static void deployment_read(struct adapter_call *call, const json_t *data, struc
                                          .placement = json_text_at(lease, "id.provider")};
     if (str_to_i64(dseq, &made_ms))
         instance->created_at_ms = made_ms;
+    if (lease && known && known->gpus)
+        instance->price_usd_nano = akash_price(call, json_at(lease, "price"), known->gpus);
     if (lease && !str_eq(lease_state, STR("active")))
         instance->reason =
             adapter_text(call, "lease " STR_FMT "%s" STR_FMT, STR_ARG(lease_state), why.len ? ": " : "", STR_ARG(why));
@@ -204,7 +212,7 @@ static void deployment_read(struct adapter_call *call, const json_t *data, struc
         instance->state = INSTANCE_FAILED;
     else if (lease && json_is_object(json_at(lease, "status")))
         service_read(call, json_at(lease, "status"), ret);
-    else if (lease)
+    else if (lease && json_at(lease, "status"))
         instance->reason = STR("its provider tells nothing of it (yet)");
 }
 
@@ -307,11 +315,10 @@ static void list_on_page(struct adapter_call *call, const struct adapter_answer 
         if (i == PAGE || !dseq.len || dseq.len >= AKASH_DSEQ_MAX)
             continue;
         deployment_read(call, row, dseq, &seen);
-        if (seen.instance.tag.len) {
-            if (seen.instance.state == INSTANCE_PENDING)
-                seen.instance.state = INSTANCE_RUNNING,
-                seen.instance.reason =
-                    (struct str){NULL, 0}; /* was seen to: only a service that answered is known by name */
+        const struct akash_known *known = known_find(call, dseq);
+        if (known) {
+            if (seen.instance.state == INSTANCE_PENDING && known->was_ready)
+                seen.instance.state = INSTANCE_RUNNING;
             adapter_instances(call, &seen.instance, 1);
         } else if (lease_of(row) && seen.instance.state == INSTANCE_PENDING &&
                    str_copy(listing->todo[listing->count], AKASH_DSEQ_MAX, dseq)) {

@@ -82,6 +82,7 @@ static void on_lease(struct adapter_call *call, const struct adapter_answer *ans
                                            .interruptible = 0,
                                            .created_at_ms = call_wall_ms(call),
                                            .placement = making->taken->provider};
+        akash_note(call, making->dseq, call_order(call)->tag, call_order(call)->gpus);
         adapter_done(call, &instance);
     }
 }

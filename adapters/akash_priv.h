@@ -13,6 +13,8 @@
 
 struct akash_known {
     char dseq[AKASH_DSEQ_MAX], tag[SUPPLY_TAG_MAX];
+    uint32_t gpus; /* 0: not known: no answer tells it again */
+    bool was_ready;
 };
 
 struct akash {
@@ -28,6 +30,8 @@ bool akash_is_word(struct str text); /* letters, digits, - and . only; may be em
 bool akash_country_of(const json_t *provider, char ret[static 3]);
 /* Of {"denom", "amount" per block}, for so many GPUs: nano-USD per GPU-hour; -1: not known. */
 int64_t akash_price(struct adapter_call *call, const json_t *price, uint32_t gpus);
+/* Remembers what create knows of a deployment. */
+void akash_note(struct adapter_call *call, struct str dseq, struct str tag, uint32_t gpus);
 void akash_close_deployment(struct adapter_call *call, struct str dseq, bool takes_errors, adapter_answer_fn *then);
 
 #endif

@@ -3,6 +3,7 @@
 A network is one row of NETWORKS: its name is that of the adapter and of tests/simulators/<name>.py. All else has a
 default, and says where the network differs:
 
+    adapter      where the name is another
     credential   key -> value, with {key} for the simulator's key; default {"api_key": "{key}"}
     path         what follows http://127.0.0.1:PORT in base_url
     options      of the adapter; pace_percent and deadline_ms are set for all
@@ -14,7 +15,7 @@ default, and says where the network differs:
     leftover     True: a create that fails may leave an instance (fault `leftover`)
     price_told   False: neither create nor describe tell a price, and create does not refuse a moved one
     skip         names of tests below -> why the network cannot be put to them
-    script       of the simulator, where it is not <name>.py
+    script       of the simulator, where it is not <adapter>.py
     sim          more arguments of the simulator
 
 Run one row: pytest tests/integration/test_conformance.py -k vast
@@ -37,14 +38,15 @@ GPU_HOUR = 1_000_000_000
 
 class Row:
     def __init__(self, name, credential=None, path="", options=None, rates=None, order=None, pick=None, pages=None,
-                 expect=None, leftover=False, price_told=True, skip=None, script=None, sim=()):
+                 expect=None, leftover=False, price_told=True, skip=None, script=None, sim=(), adapter=None):
         self.name, self.path, self.options, self.rates = name, path, options or {}, rates or {}
         self.credential = credential if credential is not None else {"api_key": "{key}"}
         self.order, self.pick, self.pages = order or {}, pick, pages or {"page_size": 2}
         self.expect = {"no_capacity": "no_capacity", "quota": "quota", "no_funds": "no_funds",
                        "bad_image": "bad_request", **(expect or {})}
         self.leftover, self.price_told, self.skip, self.sim = leftover, price_told, skip or {}, list(sim)
-        self.script = script or f"{name}.py"
+        self.adapter = adapter or name
+        self.script = script or f"{self.adapter}.py"
 
 
 NETWORKS = [
@@ -58,6 +60,14 @@ NETWORKS = [
     Row("fake", credential={"api_key": "{key}"}, options={"boot_looks": "1"},
         skip={"test_rate_limit_is_waited_out": "it has no pauses", "test_rubbish": "it speaks no HTTP",
               "test_slow_answers": "it speaks no HTTP", "test_a_network_that_is_down": "a folder is always there"}),
+    Row("akash", options={"account": "dedicated", "bid_poll_ms": "20", "bid_wait_ms": "200"},
+        order={"price_max": 40 * GPU_HOUR}, expect={"quota": None},
+        skip={"test_a_lost_answer_is_found_by_its_tag": "a deployment shows its name with its lease: test_akash_kubernetes.py"}),
+    Row("kubernetes", credential={"token": "{key}"}, options={"price.default": "2.0"}, price_told=False,
+        expect={"no_capacity": None, "no_funds": None, "bad_image": None}),
+    Row("coreweave", adapter="kubernetes", credential={"token": "{key}"}, price_told=False,
+        options={"profile": "coreweave", "price.default": "2.0"}, sim=("--profile", "coreweave"),
+        expect={"no_capacity": None, "no_funds": None, "bad_image": None}),
     Row("ionet", pages={"page_max": 2}, price_told=False),
     Row("nosana", pages={"page_max": 2}, price_told=False, expect={"no_capacity": None, "quota": None},
         leftover=True),
@@ -152,7 +162,7 @@ class Drive:
 
     def __init__(self, row, world, credential=None, base_url=None, **options):
         given = {key: value.replace("{key}", world.key) for key, value in row.credential.items()}
-        config = {"adapter": row.name, "id": f"{row.name}-one", "base_url": base_url or world.base_url,
+        config = {"adapter": row.adapter, "id": f"{row.name}-one", "base_url": base_url or world.base_url,
                   "credential": credential or given, "rates": row.rates,
                   "options": {"pace_percent": "0", "deadline_ms": "10000", **row.options, **options}}
         self.row, self.world, self.secrets = row, world, [v for v in given.values() if len(v) > 5]

@@ -97,7 +97,8 @@ class Akash(Network):
               ("GET", "/v1/bids", "bids", "bids"), ("GET", "/v1/bids/{dseq}", "bids", "bids"),
               ("POST", "/v1/leases", "lease", "take")]
     create_refusals = ("no_funds", "bad_image")
-    bid_polls = 1  # polls that show no bids
+    bid_polls = 1     # polls that show no bids
+    silent_looks = 0  # looks at which a lease still has no status, beside the answer that made it
     funds = 100000.0
 
     def new_id(self):
@@ -321,7 +322,7 @@ class Akash(Network):
         return view
 
     def status_view(self, made):
-        if made.state == "pending" and made.looks <= 1:
+        if made.state == "pending" and made.looks <= self.silent_looks:
             return None
         ready = int(made.state == "running")
         ports = [{"port": port, "externalPort": made.host_ports[port], "host": "127.0.0.1", "available": 1, "proto": "TCP"}

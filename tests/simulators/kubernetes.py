@@ -52,7 +52,7 @@ class Kubernetes(Network):
               ("POST", "/api/v1/namespaces/{ns}/services", "service", "make_service"),
               ("GET", "/api/v1/namespaces/{ns}/services/{name}", "service", "get_service"),
               ("DELETE", "/api/v1/namespaces/{ns}/services/{name}", "service", "end_service")]
-    create_refusals = ("quota", "no_funds")
+    create_refusals = ("quota",)
     end_polls = 1
     namespaces = ("default",)
     page_size = 3
