@@ -166,32 +166,84 @@ int cmd_offers(struct cli *cli)
 
 /* -- networks ---------------------------------------------------------------------------------------------------- */
 
+/* "no_capacity 3, quota 1" */
+static void errors_cell(struct table *table, const json_t *network)
+{
+    struct buf text;
+    const char *class;
+    json_t *count;
+    bool fits = true;
+    buf_init(&text, 4096);
+    json_object_foreach((json_t *)(uintptr_t)json_object_get(network, "errors"), class, count)
+    {
+        fits = fits && buf_printf(&text, "%s%.40s %.0f", text.len ? ", " : "", class, json_number_value(count));
+    }
+    table_text(table, fits ? buf_str(&text) : STR("?"));
+    buf_free(&text);
+}
+
+static void traits_cell(struct table *table, const json_t *network)
+{
+    struct buf text;
+    json_t *trait;
+    size_t i;
+    bool fits = true;
+    buf_init(&text, 4096);
+    json_array_foreach((json_t *)(uintptr_t)json_object_get(network, "traits"), i, trait)
+    {
+        const char *name = json_string_value(trait);
+        fits = fits && buf_printf(&text, "%s%.40s", text.len ? "," : "", name ? name : "?");
+    }
+    table_text(table, fits ? buf_str(&text) : STR("?"));
+    buf_free(&text);
+}
+
+static void network_row(struct table *table, const json_t *network, bool is_wide)
+{
+    char at[CLI_TIME_MAX];
+    table_text(table, cli_text(network, "id"));
+    table_text(table, cli_text(network, "adapter"));
+    table_text(table, cli_text(network, "state"));
+    number_cell(table, network, "offers", 0);
+    table_text(table, str_of(cli_time(network, "last_poll_at", at)));
+    number_cell(table, network, "orphans_ended", 0);
+    if (is_wide) {
+        const json_t *breaker = json_object_get(network, "breaker");
+        table_text(table, cli_text(breaker, "state"));
+        table_text(table, cli_text(breaker, "reason"));
+        errors_cell(table, network);
+        number_cell(table, network, "unknown_gpus", 0);
+        table_text(table, cli_text(network, "probe"));
+        number_cell(table, network, "poll_s", 0);
+        traits_cell(table, network);
+    }
+    table_text(table, cli_text(network, "last_error"));
+}
+
 int cmd_networks(struct cli *cli)
 {
     static const char *const heads[] = {"NETWORK",   "ADAPTER",        "STATE",     ">OFFERS",
                                         "LAST POLL", ">ORPHANS ENDED", "LAST ERROR"};
+    static const char *const wide[] = {"NETWORK",        "ADAPTER", "STATE",  ">OFFERS",   "LAST POLL",
+                                       ">ORPHANS ENDED", "BREAKER", "WHY",    "ERRORS",    ">UNKNOWN GPUS",
+                                       "PROBE",          ">POLL S", "TRAITS", "LAST ERROR"};
+    bool is_wide = cli->output == CLI_WIDE;
     json_t *list = NULL, *network;
-    char at[CLI_TIME_MAX];
     size_t i;
     int code = http_list(cli, "/api/v1/networks", 0, &list);
     if (code || !list)
         return code;
     if (cli->output == CLI_JSON)
         return finish_json(list);
-    struct table *table = cli->output == CLI_NAME
-                              ? table_new(1, NULL, 0)
-                              : table_new(COUNT(heads), heads, cli->output == CLI_WIDE ? 0 : 2 * CELL_WIDTH);
+    struct table *table = cli->output == CLI_NAME ? table_new(1, NULL, 0)
+                          : is_wide               ? table_new(COUNT(wide), wide, 0)
+                                                  : table_new(COUNT(heads), heads, 2 * CELL_WIDTH);
     json_array_foreach(json_object_get(list, "data"), i, network)
     {
-        table_text(table, cli_text(network, "id"));
         if (cli->output == CLI_NAME)
-            continue;
-        table_text(table, cli_text(network, "adapter"));
-        table_text(table, cli_text(network, "state"));
-        number_cell(table, network, "offers", 0);
-        table_text(table, str_of(cli_time(network, "last_poll_at", at)));
-        number_cell(table, network, "orphans_ended", 0);
-        table_text(table, cli_text(network, "last_error"));
+            table_text(table, cli_text(network, "id"));
+        else
+            network_row(table, network, is_wide);
     }
     return finish(table, list);
 }

@@ -61,7 +61,10 @@ static const struct cli_command commands[] = {
      "Ends leases, whatever they are doing; what they still held returns. Again is harmless.\n", cmd_down, false, true,
      NULL},
     {"networks", NULL, "", "the networks that supply comes from, and how they are",
-     "Lists networks with their state, what they offer, and what went wrong last.\n", cmd_networks, false, false, NULL},
+     "Lists networks with their state, what they offer, and what went wrong last. -o wide adds the breaker, the "
+     "counts\n"
+     "of errors by class, GPUs with names that nobody knows, and what the network lacks.\n",
+     cmd_networks, false, false, NULL},
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 

@@ -85,6 +85,9 @@ def test_networks(played):
     out, _ = run(played, "networks", SLUICE_ADMIN_KEY="admin-key")
     assert played.seen[0][2]["Authorization"] == "Bearer admin-key", "networks are the operator's"
     assert "vast-main" in out and "12" in out and "Grüße" in out and "\x1b" not in out
+    row.update({"breaker": {"state": "open", "reason": "quota"}, "errors": {"quota": 2, "transient": 1}, "traits": ["no_logs", "vm"], "probe": "required", "poll_s": 30})
+    out, _ = run(played, "networks", "-o", "wide")
+    assert "quota 2, transient 1" in out and "no_logs,vm" in out and "open" in out
     assert run(played, "networks", "-o", "name")[0].split() == ["vast-main"]
 
 
