@@ -1,6 +1,7 @@
 /* The table of all REST calls. */
 #include "gateway/bootstrap.h"
 #include "gateway/routes.h"
+#include "gateway/routes_lease.h"
 #include "gateway/routes_proof.h"
 #include "gateway/routes_worker.h"
 
@@ -26,6 +27,12 @@ const struct api_route api_routes[] = {
     {"GET", "/api/v1/invoices/{month}", API_EITHER, route_invoice},
     {"GET", "/api/v1/ledger", API_EITHER, route_ledger},
     {"GET", "/api/v1/offers", API_EITHER, route_offers},
+    {"POST", "/api/v1/quotes", API_EITHER, route_quote},
+    {"POST", "/api/v1/leases", API_EITHER, route_lease_create},
+    {"GET", "/api/v1/leases", API_EITHER, route_leases},
+    {"GET", "/api/v1/leases/{id}", API_EITHER, route_lease},
+    {"DELETE", "/api/v1/leases/{id}", API_EITHER, route_lease_delete},
+    {"GET", "/api/v1/leases/{id}/logs", API_EITHER, route_lease_logs},
     {"POST", "/api/v1/route", API_EITHER, route_dry_run},
     {"GET", "/api/v1/networks", API_ADMIN, route_networks},
     {"GET", "/api/v1/stats", API_EITHER, route_stats},
