@@ -308,8 +308,8 @@ bool lease_body_parse(const json_t *body, struct lease_request *ret, struct api_
         !body_int(body, "count", 1, LEASE_COUNT_MOST, &count, error) || !take_image(body, &request, error) ||
         !take_command(body, &request, error) || !take_env(body, &request, error) ||
         !take_ports(body, &request, error) || !take_wishes(body, &request, error) ||
-        !body_int(body, "max_duration_s", 60, LEASE_DURATION_MOST_S, &request.max_duration_s, error) ||
-        !body_int(body, "deadline_s", 10, LEASE_DEADLINE_MOST_S, &request.deadline_s, error) ||
+        !body_int(body, "max_duration_s", 1, LEASE_DURATION_MOST_S, &request.max_duration_s, error) ||
+        !body_int(body, "deadline_s", 1, LEASE_DEADLINE_MOST_S, &request.deadline_s, error) ||
         !body_int(body, "disk_gib", 1, LEASE_DISK_MOST_GIB, &request.disk_gib, error) ||
         !take_flag(body, "retry_until_up", &request.retry_until_up, error) ||
         !take_flag(body, "recover", &request.recovers, error))

@@ -68,7 +68,8 @@ int cmd_ps(struct cli *cli);
 int cmd_logs(struct cli *cli);
 int cmd_down(struct cli *cli);
 /* The options of these commands. */
-extern const struct cli_option cli_offers_options[], cli_launch_options[], cli_ps_options[], cli_logs_options[];
+extern const struct cli_option cli_offers_options[], cli_launch_options[], cli_ps_options[], cli_logs_options[],
+    cli_down_options[];
 
 /* An option's value, the last one given; NULL: it was not. */
 const char *cli_given(const struct cli *cli, const char *name);

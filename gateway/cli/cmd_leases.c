@@ -14,8 +14,12 @@
 #define CELL_WIDTH 40
 #define EVENT_MAX ((size_t)4 << 20)
 #define SILENT_MOST 30
+#define LOOKS_MOST 180 /* a second apart */
 
 const struct cli_option cli_ps_options[] = {{"all", NULL, "those that are over too", 'a'}, {NULL, NULL, NULL, 0}};
+const struct cli_option cli_down_options[] = {{"detach", NULL, "do not wait until they are over", 'd'},
+                                              {"yes", NULL, "end several without asking", 'y'},
+                                              {NULL, NULL, NULL, 0}};
 const struct cli_option cli_logs_options[] = {{"follow", NULL, "until the lease is over", 'f'}, {NULL, NULL, NULL, 0}};
 
 /* -- ps ---------------------------------------------------------------------------------------------------------- */
@@ -268,35 +272,92 @@ int cmd_logs(struct cli *cli)
 
 /* -- down -------------------------------------------------------------------------------------------------------- */
 
+/* Several at once are ended only on purpose. */
+static bool is_agreed(const struct cli *cli)
+{
+    char answer[16] = "";
+    if (cli->arg_count < 2 || cli->is_curl || cli_given(cli, "yes") || isatty(STDIN_FILENO) != 1)
+        return true;
+    fprintf(stderr, "End %zu leases? [y/N] ", cli->arg_count);
+    return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+/* Looks at each in turn until all are over, or it has taken too long. */
+static int wait_until_over(struct cli *cli, json_t *all)
+{
+    const struct timespec pause = {.tv_sec = 1};
+    int code = CLI_OK;
+    for (size_t i = 0, looks = 0; i < json_array_size(all);) {
+        const json_t *lease = json_array_get(all, i);
+        char path[CLI_PATH_MAX];
+        json_t *now = NULL;
+        if (lease_row_is_over(lease)) {
+            i++;
+            continue;
+        }
+        if (++looks > LOOKS_MOST)
+            return cli_fail(CLI_FAILED, "%.40s is not over after %d s: it is still being ended",
+                            cli_text(lease, "id").ptr, LOOKS_MOST);
+        nanosleep(&pause, NULL);
+        if (!http_path(path, "/api/v1/leases/", cli_text(lease, "id").ptr, ""))
+            return cli_fail(CLI_FAILED, "the gateway's id is too long");
+        code = http_call(cli, "GET", path, &now);
+        if (code && code != CLI_UNREACHABLE)
+            return code;
+        if (now)
+            json_array_set_new(all, i, now);
+    }
+    return code;
+}
+
+static int show_ended(const struct cli *cli, json_t *all)
+{
+    json_t *lease, *list;
+    size_t i;
+    int code = CLI_OK;
+    if (cli->output == CLI_JSON) {
+        list = json_pack("{s:s, s:O}", "object", "list", "data", all);
+        code = cli_print_json(list);
+        json_decref(list);
+        return code;
+    }
+    struct table *table = table_new(cli->output == CLI_NAME ? 1 : 3, NULL, 0);
+    json_array_foreach(all, i, lease)
+    {
+        table_text(table, cli_text(lease, "id"));
+        if (cli->output == CLI_NAME)
+            continue;
+        table_text(table, lease_row_is_over(lease) ? cli_text(lease, "state") : STR("stopping"));
+        table_printf(table, "$%.40s", cli_text(lease, "cost_usd").ptr);
+    }
+    if (!table_print(table, stdout))
+        code = cli_fail(CLI_FAILED, "out of memory, or the output cannot be written");
+    table_free(table);
+    return code;
+}
+
 int cmd_down(struct cli *cli)
 {
-    struct table *table = table_new(2, NULL, 0);
     json_t *all = json_array();
     int worst = CLI_OK;
+    if (!is_agreed(cli)) {
+        json_decref(all);
+        return cli_fail(CLI_FAILED, "nothing was ended");
+    }
     for (size_t i = 0; i < cli->arg_count; i++) {
         char path[CLI_PATH_MAX];
         json_t *lease = NULL;
         int code = http_path(path, "/api/v1/leases/", cli->args[i], "") ? http_call(cli, "DELETE", path, &lease)
                                                                         : cli_fail(CLI_USAGE, "ID: too long");
         worst = code ? code : worst;
-        if (!lease)
-            continue;
-        table_text(table, cli_text(lease, "id"));
-        table_text(table, lease_row_is_over(lease) ? cli_text(lease, "state") : STR("stopping"));
-        json_array_append_new(all, lease);
+        if (lease)
+            json_array_append_new(all, lease);
     }
-    if (cli->output == CLI_JSON && !cli->is_curl) {
-        json_t *list = json_pack("{s:s, s:O}", "object", "list", "data", all);
-        int code = cli_print_json(list);
-        worst = worst ? worst : code;
-        json_decref(list);
-    } else if (cli->output == CLI_NAME) {
-        for (size_t i = 0; i < json_array_size(all); i++)
-            printf("%s\n", cli_text(json_array_get(all, i), "id").ptr);
-    } else if (!cli->is_curl && !table_print(table, stdout)) {
-        worst = cli_fail(CLI_FAILED, "out of memory, or the output cannot be written");
+    if (!cli->is_curl) {
+        int waited = cli_given(cli, "detach") ? CLI_OK : wait_until_over(cli, all);
+        int shown = show_ended(cli, all);
+        worst = worst ? worst : waited ? waited : shown;
     }
-    table_free(table);
     json_decref(all);
     return worst;
 }

@@ -58,8 +58,9 @@ static const struct cli_command commands[] = {
      "Prints the logs of what runs for a lease now. -f goes on until the lease is over.\n", cmd_logs, false, true,
      cli_logs_options},
     {"down", NULL, "ID...", "ends leases",
-     "Ends leases, whatever they are doing; what they still held returns. Again is harmless.\n", cmd_down, false, true,
-     NULL},
+     "Ends leases, whatever they are doing, and waits until nothing is left of them; what they still held returns.\n"
+     "Again is harmless. Asks before it ends several on a terminal.\n",
+     cmd_down, false, true, cli_down_options},
     {"networks", NULL, "", "the networks that supply comes from, and how they are",
      "Lists networks with their state, what they offer, and what went wrong last. -o wide adds the breaker, the "
      "counts\n"

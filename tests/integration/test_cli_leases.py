@@ -242,14 +242,28 @@ def test_logs_of_no_lease(played):
     assert "No such thing." in err
 
 
-def test_down_ends_each(played):
-    for i in (1, 2):
-        played.answers["DELETE", f"/api/v1/leases/lse_{i}"] = (202, {**LEASE, "id": f"lse_{i}", "state": "active" if i == 1 else "ended"})
-    out, err = run(played, "down", "lse_1", "lse_2")
-    assert re.findall(r"(lse_\d)\s+(\w+)", out) == [("lse_1", "stopping"), ("lse_2", "ended")] and not err
-    out, err = run(played, "down", "lse_1", "lse_9", "lse_2", code=5)
-    assert "No such thing." in err and "lse_2" in out, "one that is not there keeps none of the others"
-    out, _ = run(played, "down", "lse_1", "-o", "json")
-    assert json.loads(out)["data"][0]["id"] == "lse_1"
+def test_down_ends_each_and_waits(played):
+    ended = {i: {**LEASE, "id": f"lse_{i}", "state": "ended", "cost_usd": f"{i}.50"} for i in (1, 2)}
+    played.answers["DELETE", "/api/v1/leases/lse_1"] = (202, {**ended[1], "state": "active"})
+    played.answers["DELETE", "/api/v1/leases/lse_2"] = (202, ended[2])
+    played.answers["GET", "/api/v1/leases/lse_1"] = (200, steps({**ended[1], "state": "stopping"}, ended[1]))
+    out, err = run(played, "down", "lse_1", "lse_2", "--yes")
+    assert re.findall(r"(lse_\d)\s+(\w+)\s+\$(\S+)", out) == [("lse_1", "ended", "1.50"), ("lse_2", "ended", "2.50")] and not err
+    out, err = run(played, "down", "-d", "lse_1", "lse_9", "lse_2", code=5)
+    assert "No such thing." in err and re.findall(r"(lse_\d)\s+(\w+)", out) == [("lse_1", "stopping"), ("lse_2", "ended")]
+    out, _ = run(played, "down", "lse_2", "-o", "json")
+    assert json.loads(out)["data"] == [ended[2]]
+    assert run(played, "down", "lse_2", "-o", "name")[0] == "lse_2\n"
     _, err = run(played, "down", code=2)
     assert "down ID..." in err
+
+
+def test_down_asks_before_it_ends_several(played):
+    played.answers["DELETE", "/api/v1/leases/lse_1"] = played.answers["DELETE", "/api/v1/leases/lse_2"] = (202, {**LEASE, "state": "ended"})
+    for ids, answer, ended in ((("lse_1", "lse_2"), b"n\n", 0), (("lse_1", "lse_2"), b"y\n", 2), (("lse_1",), b"", 1)):
+        played.seen.clear()
+        master, slave = pty.openpty()
+        os.write(master, answer)
+        done = subprocess.run([SLUICE, "down", *ids], env=environment(played), stdin=slave, capture_output=True, text=True, timeout=60)
+        os.close(master), os.close(slave)
+        assert len(played.seen) == ended and done.returncode == (0 if ended else 1) and ("End 2 leases?" in done.stderr) == (len(ids) > 1)

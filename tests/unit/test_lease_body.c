@@ -91,7 +91,7 @@ static void each_field_is_checked(void **state)
         {"interruptible", "1"},
         {"retry_until_up", "\"yes\""},
         {"recover", "0"},
-        {"max_duration_s", "59"},
+        {"max_duration_s", "0"},
         {"deadline_s", "604801"},
         {"disk_gib", "0"},
         {"price_tolerance_bps", "10001"},
