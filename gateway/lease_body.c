@@ -231,6 +231,7 @@ static bool take_ports(const json_t *body, struct lease_request *ret, struct api
     return is_good;
 }
 
+/* Absent: *ret stays. */
 static bool take_flag(const json_t *body, const char *name, bool *ret, struct api_error *error)
 {
     const json_t *value = given(body, name);
@@ -238,7 +239,8 @@ static bool take_flag(const json_t *body, const char *name, bool *ret, struct ap
         api_error_bad_request(error, name, "%s must be true or false.", name);
         return false;
     }
-    *ret = json_is_true(value);
+    if (value)
+        *ret = json_is_true(value);
     return true;
 }
 
@@ -246,7 +248,7 @@ static bool take_flag(const json_t *body, const char *name, bool *ret, struct ap
 static bool take_wishes(const json_t *body, struct lease_request *ret, struct api_error *error)
 {
     struct weights weights;
-    bool may_be_interrupted;
+    bool may_be_interrupted = false;
     if (!body_text(body, "region", ROUTES_NAME_MAX, false, &ret->region, error) ||
         !body_text(body, "network", ROUTES_NAME_MAX, false, &ret->network, error) ||
         !body_text(body, "offer", 128, false, &ret->offer, error) ||
@@ -302,7 +304,8 @@ bool lease_body_parse(const json_t *body, struct lease_request *ret, struct api_
                                         "disk_gib",
                                         "price_tolerance_bps",
                                         NULL};
-    struct lease_request request = {.price_max_usd_nano = -1, .price_quoted_usd_nano = -1, .disk_gib = LEASE_DISK_GIB};
+    struct lease_request request = {
+        .price_max_usd_nano = -1, .price_quoted_usd_nano = -1, .recovers = true, .disk_gib = LEASE_DISK_GIB};
     int64_t count = 1;
     if (!body_check(body, known, error) || !take_gpu(body, &request, error) ||
         !body_int(body, "count", 1, LEASE_COUNT_MOST, &count, error) || !take_image(body, &request, error) ||

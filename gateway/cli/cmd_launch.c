@@ -33,7 +33,7 @@ const struct cli_option cli_launch_options[] = {
     {"max-duration", "TIME", "ends by itself after 90s, 30m, 12h or 7d of running", 0},
     {"deadline", "TIME", "fails if it does not run by then", 0},
     {"retry-until-up", NULL, "where nothing can be had, wait and look again", 0},
-    {"recover", NULL, "if the machine is lost, go on with another", 0},
+    {"no-recover", NULL, "if the machine is lost, that is the end: do not go on with another", 0},
     {"detach", NULL, "do not wait until it runs", 'd'},
     {"dry-run", NULL, "tell the price and what would be tried, make nothing", 0},
     {"explain", NULL, "with --dry-run: what each score is made of", 0},
@@ -134,8 +134,7 @@ static json_t *body_of(const struct cli *cli, int *code)
     static const char *const texts[][2] = {
         {"gpu", "gpu"},     {"image", "image"},     {"region", "region"}, {"network", "network"},
         {"offer", "offer"}, {"require", "require"}, {"prefer", "prefer"}, {"max-price", "max_price_per_gpu_hour_usd"}};
-    static const char *const flags[][2] = {
-        {"spot", "interruptible"}, {"retry-until-up", "retry_until_up"}, {"recover", "recover"}};
+    static const char *const flags[][2] = {{"spot", "interruptible"}, {"retry-until-up", "retry_until_up"}};
     json_t *body = json_object();
     bool fits = body != NULL;
     *code = CLI_OK;
@@ -149,6 +148,8 @@ static json_t *body_of(const struct cli *cli, int *code)
     for (size_t i = 0; fits && i < COUNT(flags); i++)
         if (cli_given(cli, flags[i][0]))
             fits = json_object_set_new(body, flags[i][1], json_true()) == 0;
+    if (fits && cli_given(cli, "no-recover"))
+        fits = json_object_set_new(body, "recover", json_false()) == 0;
     fits = fits && add_number(cli, body, "count", "count", code) && add_number(cli, body, "disk", "disk_gib", code) &&
            add_span(cli, body, "max-duration", "max_duration_s", code) &&
            add_span(cli, body, "deadline", "deadline_s", code) && add_env(cli, body, code) &&

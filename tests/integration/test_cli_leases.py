@@ -101,10 +101,10 @@ def test_launch_waits_and_tells_what_happens(played):
     played.answers["POST", "/api/v1/leases"] = (202, LEASE)
     played.answers["GET", "/api/v1/leases/lse_1"] = (200, steps({**LEASE, "state": "provisioning", "attempts": [failed, trying]}, active))
     out, err = run(played, *ARGS, "--port", 8000, "--max-price", "0.50", "--retry-until-up", "--env", "A=b=c", "--env", "FROM_HERE", "--count", 2,
-                   "--max-duration", "12h", "--disk", 50, "--spot", "--yes", "--", "sh", "-c", "echo hi", FROM_HERE="there")
+                   "--max-duration", "12h", "--disk", 50, "--spot", "--no-recover", "--yes", "--", "sh", "-c", "echo hi", FROM_HERE="there")
     (body,) = posted(played, "/api/v1/leases")
     assert body == {"gpu": "RTX4090", "image": "ghcr.io/x/y:1", "ports": [8000], "max_price_per_gpu_hour_usd": "0.50", "retry_until_up": True,
-                    "env": {"A": "b=c", "FROM_HERE": "there"}, "count": 2, "max_duration_s": 43200, "disk_gib": 50, "interruptible": True,
+                    "env": {"A": "b=c", "FROM_HERE": "there"}, "count": 2, "max_duration_s": 43200, "disk_gib": 50, "interruptible": True, "recover": False,
                     "command": ["sh", "-c", "echo hi"]}
     assert "Idempotency-Key" in played.seen[0][2]
     assert re.search(r"vast-main off_vast\.0: no_capacity: vast-main: gone Grüße", err) and "provisioning on runpod" in err and "\x1b" not in err

@@ -28,7 +28,8 @@ static void the_least(void **state)
     assert_int_equal(request.price_max_usd_nano, -1);
     assert_int_equal(request.price_quoted_usd_nano, -1);
     assert_int_equal(request.disk_gib, LEASE_DISK_GIB);
-    assert_false(request.interruptible || request.retry_until_up || request.recovers);
+    assert_false(request.interruptible || request.retry_until_up);
+    assert_true(request.recovers);
     assert_true(request.argc == 0 && request.env_count == 0 && request.port_count == 0);
     assert_true(!request.region.ptr && !request.quote.ptr && !request.offer.ptr);
 }
@@ -44,7 +45,7 @@ static void all_of_it(void **state)
         "\"max_price_per_gpu_hour_usd\":\"0.50\",\"region\":\"eu\",\"network\":\"vast-main\","
         "\"require\":\"gdpr\",\"prefer\":\"price\",\"offer\":\"off_1\",\"interruptible\":true,"
         "\"max_duration_s\":3600,\"quote\":\"quo_1\",\"deadline_s\":600,\"retry_until_up\":true,"
-        "\"recover\":true,\"disk_gib\":100,\"price_tolerance_bps\":200}",
+        "\"recover\":false,\"disk_gib\":100,\"price_tolerance_bps\":200}",
         &request, &error));
     assert_int_equal(request.gpus, 8);
     assert_int_equal(request.argc, 2);
@@ -54,7 +55,7 @@ static void all_of_it(void **state)
     assert_int_equal(request.ports[0], 8000);
     assert_int_equal(request.ports[1], 22);
     assert_int_equal(request.price_max_usd_nano, 500000000);
-    assert_true(request.interruptible && request.retry_until_up && request.recovers);
+    assert_true(request.interruptible && request.retry_until_up && !request.recovers);
     assert_int_equal(request.max_duration_s, 3600);
     assert_int_equal(request.deadline_s, 600);
     assert_int_equal(request.disk_gib, 100);
