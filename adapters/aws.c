@@ -52,7 +52,7 @@ static struct str tag_of(const json_t *item)
     return json_text_at(item, "clientToken"); /* the same text */
 }
 
-/* The machine's address serves the ports of the tag TAG_PORTS, "8000 22". */
+/* The machine's address serves the ports of the tag TAG_PORTS, "8000/22". */
 static size_t endpoints_of(struct adapter_call *call, const json_t *item, struct supply_endpoint *ret)
 {
     const json_t *tags = json_at(item, "tagSet"), *tag;
@@ -67,7 +67,7 @@ static size_t endpoints_of(struct adapter_call *call, const json_t *item, struct
     }
     while (ports.ptr && host.len && count < SUPPLY_PORTS_MAX) {
         int64_t port;
-        if (!str_to_i64(str_next(&ports, ' '), &port) || port < 1 || port > 65535)
+        if (!str_to_i64(str_next(&ports, '/'), &port) || port < 1 || port > 65535)
             continue;
         struct str url = adapter_text(call, "http://" STR_FMT ":%d", STR_ARG(host), (int)port);
         if (!url.ptr)
@@ -164,7 +164,7 @@ static bool add_tags(struct adapter_call *call, struct buf *body)
     char ports[SUPPLY_PORTS_MAX * 6 + 1] = "";
     size_t len = 0;
     for (size_t i = 0; i < order->port_count && i < SUPPLY_PORTS_MAX; i++)
-        len += (size_t)snprintf(ports + len, sizeof(ports) - len, "%s%u", i ? " " : "", (unsigned)order->ports[i]);
+        len += (size_t)snprintf(ports + len, sizeof(ports) - len, "%s%u", i ? "/" : "", (unsigned)order->ports[i]);
     return aws_add(call, body, "TagSpecification.1.ResourceType", STR("instance")) &&
            aws_add(call, body, "TagSpecification.1.Tag.1.Key", STR(TAG_KEY)) &&
            aws_add(call, body, "TagSpecification.1.Tag.1.Value", order->tag) &&

@@ -392,7 +392,8 @@ void adapter_send(struct adapter_call *call, const struct adapter_request *from)
     if (request->content_type && request->body.len)
         adapter_header(call, "Content-Type", str_of(request->content_type));
     adapter_header(call, "Accept", request->accept ? str_of(request->accept) : STR("application/json"));
-    adapter_header(call, "User-Agent", STR("sluice"));
+    if (!request->aws_sigv4) /* all headers are signed then, and this one is rewritten on the way by some */
+        adapter_header(call, "User-Agent", STR("sluice"));
     if (call->is_over || !is_set)
         return;
     memcpy(request->headers, call->pending, sizeof(call->pending[0]) * call->pending_count);

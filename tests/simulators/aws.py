@@ -244,7 +244,7 @@ class Ec2(Network):
         made = self.create(tag=token, offer=offer, image=form["ImageId"], interruptible=market not in (None, "capacity-block"),
                            argv=["sh", "-c", user_data.decode(errors="replace")] if user_data else [], tags=tags, type=kind,
                            market=market, asked=form, zone=form.get("Placement.AvailabilityZone", ZONES[0]),
-                           ports=[int(p) for p in tags.get("sluice-ports", "").split()], **price)
+                           ports=[int(p) for p in tags.get("sluice-ports", "").split("/") if p], **price)
         return {"reservationId": "r-1", "ownerId": "123456789012", "instancesSet": [self.row(made)]}
 
     def known(self, request, form):
