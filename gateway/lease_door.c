@@ -148,9 +148,10 @@ void drive_door(struct drive *drive)
     struct door_view view;
     char text[SUPPLY_MESSAGE_MAX];
     door_state(drive->driver->control, str_of(drive->lease->id), attempt->number, &view);
+    enum lease_door door = judge(drive, attempt, &view, text, sizeof(text)); /* which writes the text */
     struct lease_event event = {.kind = LEASE_DOOR,
                                 .attempt = drive->action.attempt,
-                                .door = judge(drive, attempt, &view, text, sizeof(text)),
+                                .door = door,
                                 .exit_code = view.exit_code,
                                 .message = str_of(text)};
     if (event.door == LEASE_DOOR_REFUSED)
