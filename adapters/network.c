@@ -128,6 +128,7 @@ struct network *network_free(struct network *network)
         call_close(network->open, "closed");
     if (network->adapter->close)
         network->adapter->close(network);
+    free(network->gpus);
     free(network->state);
     free(network);
     return NULL;

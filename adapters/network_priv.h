@@ -17,6 +17,8 @@
 
 struct arena_block;
 
+struct gpu_seen;
+
 struct network {
     struct loop *loop;
     struct http_client *http;
@@ -34,6 +36,7 @@ struct network {
     int64_t hold_ns[ADAPTER_OPS];              /* none before that: the network said so */
     unsigned strikes[ADAPTER_OPS];             /* refusals for asking too often, in a row */
     int64_t pace_percent, deadline_ms;
+    struct gpu_seen *gpus; /* normalise.c: spellings that were looked up */
 };
 
 /* What is being sent, kept until it is answered: it may be sent again when the network asks for a pause. */

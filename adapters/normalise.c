@@ -12,12 +12,45 @@
 #define TEXT_MAX 255 /* of a region, a machine and so on */
 #define LOG_MAX ((size_t)4 << 20)
 
+#define GPUS_SEEN 256 /* a power of two */
+
 struct batch {
-    struct network_offer offers[BATCH];
-    size_t terms_at[BATCH];
-    size_t count;
+    size_t count, room;
     struct buf terms;
+    size_t terms_at[BATCH];
+    struct network_offer offers[]; /* room */
 };
+
+/* Looking up a spelling takes about 10 us, and thousands of offers have the same few. */
+struct gpu_seen {
+    char raw[64], form[16];
+    size_t raw_len, form_len;
+    uint64_t vram_bytes;
+    bool is_set, is_known;
+    struct gpu_identity identity;
+};
+
+static bool gpu_find(struct network *network, const struct adapter_offer *offer, struct gpu_identity *ret)
+{
+    struct str raw = offer->gpu_raw, form = offer->gpu_form;
+    if (!network->gpus)
+        network->gpus = calloc(GPUS_SEEN, sizeof(*network->gpus));
+    uint64_t hash = str_hash(raw, offer->vram_bytes ^ (form.len ? (uint64_t)form.ptr[0] << 56 : 0));
+    struct gpu_seen *seen = network->gpus ? &network->gpus[hash & (GPUS_SEEN - 1)] : NULL;
+    if (!seen || raw.len > sizeof(seen->raw) || form.len > sizeof(seen->form))
+        return gpu_identify(raw, form, offer->vram_bytes, ret);
+    if (!seen->is_set || !str_eq((struct str){seen->raw, seen->raw_len}, raw) ||
+        !str_eq((struct str){seen->form, seen->form_len}, form) || seen->vram_bytes != offer->vram_bytes) {
+        *seen = (struct gpu_seen){.raw_len = raw.len, .form_len = form.len, .vram_bytes = offer->vram_bytes};
+        memcpy(seen->raw, raw.ptr, raw.len);
+        if (form.len)
+            memcpy(seen->form, form.ptr, form.len);
+        seen->is_known = gpu_identify(raw, form, offer->vram_bytes, &seen->identity);
+        seen->is_set = true;
+    }
+    *ret = seen->identity;
+    return seen->is_known;
+}
 
 static struct str cut(struct str text, size_t most)
 {
@@ -79,7 +112,7 @@ static void offer_add(struct adapter_call *call, const struct adapter_offer *fro
     if (!from->id.len || from->id.len >= SUPPLY_ID_MAX || !from->gpu_raw.len || from->gpu_raw.len > TEXT_MAX ||
         !from->gpus || from->gpus > PRICE_GPUS_MAX)
         return;
-    if (!gpu_identify(from->gpu_raw, from->gpu_form, from->vram_bytes, &gpu))
+    if (!gpu_find(call->network, from, &gpu))
         call->result.unknown_gpus++;
     uint32_t named = gpu.is_slice ? gpu.fraction_ppm : GPU_WHOLE_PPM;
     *to = (struct network_offer){
@@ -115,15 +148,17 @@ void adapter_offers(struct adapter_call *call, const struct adapter_offer *offer
 {
     if (call->is_over || !count)
         return;
-    struct batch *batch = calloc(1, sizeof(*batch));
+    size_t room = count < BATCH ? count : BATCH;
+    struct batch *batch = calloc(1, sizeof(*batch) + room * sizeof(batch->offers[0]));
     if (!batch) {
         adapter_fail(call, SUPPLY_TRANSIENT, STR("out of memory"));
         return;
     }
+    batch->room = room;
     buf_init(&batch->terms, TERMS_MAX);
     for (size_t i = 0; i < count && !call->is_over && call->result.count + batch->count < NETWORK_OFFERS_MAX; i++) {
         offer_add(call, &offers[i], batch);
-        if (batch->count == BATCH)
+        if (batch->count == batch->room)
             batch_hand_out(call, batch);
     }
     batch_hand_out(call, batch);
