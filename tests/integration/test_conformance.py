@@ -59,7 +59,8 @@ NETWORKS = [
     Row("lambda", script="lambda_sim.py", options={"ssh_key": "operator"}, expect={"no_funds": None}),
     Row("fake", credential={"api_key": "{key}"}, options={"boot_looks": "1"},
         skip={"test_rate_limit_is_waited_out": "it has no pauses", "test_rubbish": "it speaks no HTTP",
-              "test_slow_answers": "it speaks no HTTP", "test_a_network_that_is_down": "a folder is always there"}),
+              "test_slow_answers": "it speaks no HTTP", "test_mangled_answers": "it speaks no HTTP",
+              "test_a_network_that_is_down": "a folder is always there"}),
     Row("akash", options={"account": "dedicated", "bid_poll_ms": "20", "bid_wait_ms": "200"},
         order={"price_max": 40 * GPU_HOUR}, expect={"quota": None},
         skip={"test_a_lost_answer_is_found_by_its_tag": "a deployment shows its name with its lease: test_akash_kubernetes.py"}),
@@ -248,6 +249,8 @@ class Drive:
         self.process.stderr.close()
 
 
+ERRORS = ("ok", "no_capacity", "quota", "no_funds", "bad_request", "bad_credential", "rate_limited", "transient", "unknown",
+          "not_found", "not_yet", "price_moved", "unsupported", "failed", "lost")
 NO_LOGS, NO_TAG, IDEMPOTENT, NO_STOP = 1 << 0, 1 << 1, 1 << 6, 1 << 8
 
 
@@ -431,6 +434,23 @@ def test_rubbish(row, world, drive, fault, op):
     assert result["error"] == "transient", result
     world.clear()
     assert drive.call(op, id=id, tag=f"{TAG}1")["error"] == "ok"
+
+
+def test_mangled_answers(row, world, drive):
+    """Members of other types, missing, doubled, absurd: any result will do, one for each call, and the next is good."""
+    offer = drive.offer()
+    id = drive.made(offer=offer)
+    for round in range(12):
+        world.fault("mangled_body", count=-1, chance=[0.01, 0.05, 0.3][round % 3])
+        for op in ("check", "offers", "describe", "list", "logs", "stop"):
+            result = drive.call(op, id=id, tag=f"{TAG}1")
+            assert result["error"] in ERRORS, result
+            assert all(one["tag"].startswith("sluice-abc123-") for one in result.get("instances", []))
+            assert all(o["price_usd_nano"] > 0 for o in result.get("offers", []))
+        result = drive.create(100 + round, offer=offer)
+        assert result["error"] in ERRORS and (result["error"] == "ok" or result["is_uncertain"] or result["http_status"])
+        world.clear()
+    assert drive.offers() and drive.tags()
 
 
 def test_slow_answers(row, world, open_drive):

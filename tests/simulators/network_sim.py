@@ -53,6 +53,7 @@ A fault: {"fault": name, "op": operation or a list (absent: all), "count": n (de
     denied                  as for a wrong key
     drop_answer_after_effect  does it, then closes the connection
     garbage_body, html_200  does it, then answers rubbish
+    mangled_body            does it, then answers with some members of other types, missing, or of absurd size
     slow_body               does it, then sends the answer {"bytes"} (1) at a time, {"ms"} (50) apart
     huge_body               does it, then sends {"bytes"} (32 MiB) of an endless JSON text
     no_capacity, quota, no_funds, bad_image   create is refused so (`create_refusals`)
@@ -84,6 +85,23 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 LOG_MAX = 2000
 HTML = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>Checking your browser</body></html>"
+
+
+ODDITIES = [None, True, -1, 0, 1e308, -0.0, 2**63 - 1, -2**63, "", "x" * 5000, "\u0000\u202e", "-5", "1e999", "NaN", [], {},
+            [[[[]]]], {"id": {}}, [None] * 40, "9" * 400, "../../etc", "a/b?c#d%00", 99999999999, "tcp", "sluice-abc123-"]
+
+
+def mangled(value, dice, chance):
+    """The same JSON with some of it replaced, dropped or doubled."""
+    if dice.random() < chance:
+        return dice.choice(ODDITIES)
+    if isinstance(value, dict):
+        return {dice.choice(["", "id", k]) if dice.random() < chance / 4 else k: mangled(v, dice, chance)
+                for k, v in value.items() if dice.random() >= chance / 2}
+    if isinstance(value, list):
+        rows = [mangled(v, dice, chance) for v in value if dice.random() >= chance / 2]
+        return rows * 2 if dice.random() < chance else rows
+    return value
 
 
 class Answer:
@@ -545,6 +563,9 @@ class Handler(BaseHTTPRequestHandler):
             self.hang_up()
         elif done and network.fault("garbage_body", request.op):
             self.send(Answer(answer.status, b'{"\xff\x00garbage": [', content_type="application/json"))
+        elif answer.body[:1] in (b"{", b"[") and (odd := network.fault("mangled_body", request.op)):
+            body = mangled(json.loads(answer.body), network.random, odd.get("chance", 0.05))
+            self.send(Answer(answer.status, json.dumps(body).encode(), answer.headers, "application/json"))
         elif done and network.fault("html_200", request.op):
             self.send(Answer(200, HTML, content_type="text/html"))
         elif done and (huge := network.fault("huge_body", request.op)):
