@@ -182,7 +182,7 @@ static struct supply_instance instance_of(struct adapter_call *call, const json_
                                   .endpoints = endpoints,
                                   .price_usd_nano = -1,
                                   .placement = json_text_at(row, "region.name")};
-    if (cents > 0 && cents < 100000000 && gpus > 0)
+    if (cents > 0 && cents < 100000000 && gpus > 0 && gpus <= 1024)
         one.price_usd_nano = (cents * CENT_NANO + gpus - 1) / gpus;
     while (one.state == INSTANCE_RUNNING && ports.ptr && one.endpoint_count < SUPPLY_PORTS_MAX) {
         struct str text = str_next(&ports, '-');
