@@ -10,8 +10,9 @@ import signal
 import subprocess
 from urllib.parse import parse_qs, urlsplit
 
-from harness import BUILD, wait_until
+from harness import ADMIN_KEY, BUILD, wait_until
 from test_cli import columns, played  # noqa: F401  (a fixture)
+from test_leases import rented  # noqa: F401
 
 SLUICE = BUILD / "sluice"
 HOSTILE = "Grüße \x1b[2J‮end"
@@ -267,3 +268,32 @@ def test_down_asks_before_it_ends_several(played):
         done = subprocess.run([SLUICE, "down", *ids], env=environment(played), stdin=slave, capture_output=True, text=True, timeout=60)
         os.close(master), os.close(slave)
         assert len(played.seen) == ended and done.returncode == (0 if ended else 1) and ("End 2 leases?" in done.stderr) == (len(ids) > 1)
+
+
+# -- a real gateway, and a network in a folder -------------------------------------------------------------------------
+
+
+def test_a_machine_is_rented_and_given_back(rented):
+    caller = {"SLUICE_API_KEY": rented.payer.key}
+    out, _ = run(rented, "offers", "--gpu", "cpu", "--explain", **caller)
+    assert [row["$/GPU-H"] for row in columns(out)] == ["1.00", "3.00"]
+    out, _ = run(rented, "launch", "--gpu", "cpu", "--image", "demo/hello:1", "--dry-run", "-o", "json", **caller)
+    assert json.loads(out)["price_per_gpu_hour_usd"] == "1.00"
+    rented.folder.faults({"fault": "no_capacity", "op": "create"})
+    out, err = run(rented, "launch", "--gpu", "CPU", "--image", "demo/hello:1", "--port", 8000, "--max-price", "3.50", "--yes", "-o", "json", "--",
+                   "sh", "-c", "echo rented; sleep 600", **caller)
+    lease = json.loads(out)
+    assert lease["state"] == "active" and lease["endpoints"][0]["port"] == 8000
+    assert "no_capacity" in err and "active" in err, err
+    out, _ = run(rented, "ps", **caller)
+    assert lease["id"] in out and "active" in out and "1 x CPU" in out
+    wait_until(lambda: "rented\n" in run(rented, "logs", lease["id"], **caller)[0], 20, "logs")
+    follower = subprocess.Popen([SLUICE, "logs", "-f", lease["id"]], env=environment(rented, **caller), stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+    out, _ = run(rented, "down", lease["id"], **caller)
+    assert re.search(rf"{lease['id']}\s+ended\s+\$0\.", out)
+    out, err = follower.communicate(timeout=60)
+    assert follower.returncode == 0 and "rented\n" in out and "ended" in err
+    assert rented.folder.live() == [] and run(rented, "ps", "-o", "name", **caller)[0] == ""
+    out, _ = run(rented, "networks", SLUICE_ADMIN_KEY=ADMIN_KEY)
+    assert re.search(r"fake\s+fake\s+ok\s+2", out)

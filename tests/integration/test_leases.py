@@ -5,7 +5,8 @@ import uuid
 
 import pytest
 
-from harness import ADMIN_KEY, all_pages, error_of, wait_until
+from harness import all_pages, error_of, wait_until
+from test_lease_path import Folder, cpu, start, wait_offers
 from test_openapi import check
 
 ASKED = {"gpu": "RTX4090", "image": "ghcr.io/x/y:1"}
@@ -133,3 +134,75 @@ def test_unknown_leases_are_404(gateway, tenant):
     for lease in ("lse_00000000000000000000000000", "lse_x", "wrk_00000000000000000000000000"):
         for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/logs"), ("GET", "/logs?follow=1")):
             assert tenant.call(method, f"/api/v1/leases/{lease}{path}").status_code == 404
+
+
+# -- over a network in a folder ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rented(make_gateway, tmp_path):
+    """A gateway with one network, whose machines are processes here, and a tenant with money."""
+    folder = Folder(tmp_path / "net")
+    folder.offers(cpu(price="1.00"), cpu("cpu-2", price="3.00"))
+    gateway = start(make_gateway, folder)
+    gateway.folder, gateway.payer = folder, gateway.tenant(credit="5")
+    wait_offers(gateway, gateway.payer)
+    return gateway
+
+
+def prices(gateway):
+    return sorted(row["price_per_gpu_hour_usd"] for row in gateway.payer.call("GET", "/api/v1/offers?gpu=cpu").json()["data"])
+
+
+def test_a_quote_tells_the_price_and_holds_the_lease_to_it(rented):
+    tenant, asked = rented.payer, {"gpu": "cpu", "image": "demo/hello:1", "command": ["sleep", "600"]}
+    answer = tenant.call("POST", "/api/v1/quotes", json=asked)
+    check("POST", "/api/v1/quotes", answer)
+    quote = answer.json()
+    assert quote["price_per_gpu_hour_usd"] == "1.00" and quote["network"] == "fake" and quote["count"] == 1
+    assert [row["price_per_gpu_hour_usd"] for row in quote["candidates"]] == ["1.00", "3.00"]
+    rented.folder.offers(cpu(price="1.02"), cpu("cpu-2", price="3.00"))
+    wait_until(lambda: prices(rented) == ["1.02", "3.00"], 20, "the new price")
+    over = wait_state(tenant, create(tenant, **asked, quote=quote["id"]), "failed")
+    assert "quote" in over["reason"] and over["attempts"] == [], over["reason"]
+    lease = wait_state(tenant, create(tenant, **asked, quote=quote["id"], price_tolerance_bps=200), "active")
+    assert lease["price_per_gpu_hour_usd"] == "1.02"
+    other = rented.tenant()
+    assert other.call("POST", "/api/v1/leases", json={**asked, "quote": quote["id"]}).status_code == 409, "it is another tenant's"
+
+
+def test_logs_are_followed_to_the_end(rented):
+    tenant = rented.payer
+    command = ["sh", "-c", "i=0; while [ $i -lt 3 ]; do echo line $i; i=$((i+1)); sleep 0.5; done; printf 'no end'; sleep 3"]
+    lease = create(tenant, gpu="cpu", image="demo/hello:1", command=command)
+    events, at = [], None
+    with rented.http.stream("GET", f"/api/v1/leases/{lease['id']}/logs?follow=1", headers={"Authorization": f"Bearer {tenant.key}"}, timeout=60) as stream:
+        assert stream.headers["content-type"] == "text/event-stream"
+        for line in stream.iter_lines():
+            name, _, value = line.partition(": ")
+            if name == "event":
+                at = (value, [])
+                events.append(at)
+            elif name == "data":
+                at[1].append(value)
+    written = "".join("\n".join(data) for name, data in events if name == "log")
+    assert "line 0\nline 1\nline 2\nno end" in written
+    assert events[-1][0] == "end" and '"ended"' in events[-1][1][0]
+    assert any(name == "state" and '"active"' in data[0] for name, data in events)
+
+
+def test_logs_of_what_does_not_run(gateway, tenant):
+    lease = create(tenant, retry_until_up=True)
+    answer = tenant.call("GET", f"/api/v1/leases/{lease['id']}/logs")
+    assert answer.status_code == 409 and error_of(answer, 409)["code"] == "not_running"
+    check("GET", "/api/v1/leases/{id}/logs", answer)
+    tenant.call("DELETE", f"/api/v1/leases/{lease['id']}")
+
+
+def test_a_lease_counts_in_its_keys_budget(rented):
+    tenant = rented.payer
+    _, key = tenant.new_key(budget_usd="0.0000001", budget_period="day")
+    answer = rented.call("POST", "/api/v1/leases", key=key, json={"gpu": "cpu", "image": "demo/hello:1"})
+    assert answer.status_code == 202
+    over = wait_state(tenant, answer.json(), "failed")
+    assert "budget" in over["reason"] and tenant.balance() == {"available_usd": "5.00", "held_usd": "0.00"}
