@@ -155,12 +155,20 @@ bool lease_owns(const struct lease *lease, uint32_t attempt_number)
     return false;
 }
 
+int64_t lease_duration_end_ms(const struct lease *lease)
+{
+    int64_t most_ms = lease->request.max_duration_s * 1000;
+    return most_ms > 0 && lease->since_ms > 0 ? lease->since_ms + most_ms - lease->former_ms : INT64_MAX;
+}
+
 int64_t lease_epoch_ms(const struct lease *lease, int64_t now_ms)
 {
     if (lease->since_ms == 0)
         return 0;
-    int64_t seen_ms = now_ms < lease->seen_ms ? now_ms : lease->seen_ms;
-    int64_t span_ms = (lease->until_ms > 0 ? lease->until_ms : seen_ms) - lease->since_ms;
+    int64_t end_ms = lease->until_ms > 0 ? lease->until_ms : now_ms < lease->seen_ms ? now_ms : lease->seen_ms;
+    if (end_ms > lease_duration_end_ms(lease))
+        end_ms = lease_duration_end_ms(lease);
+    int64_t span_ms = end_ms - lease->since_ms;
     int64_t least_ms =
         lease->capture_intent_ms > lease->epoch_billed_ms ? lease->capture_intent_ms : lease->epoch_billed_ms;
     return span_ms > least_ms ? span_ms : least_ms;
@@ -205,8 +213,8 @@ struct lease_stop_due lease_stop_due(const struct lease *lease, const struct lea
     struct lease_stop_due due = {.at_ms = INT64_MAX, .why = LEASE_STOP_NOT};
     if (lease->state >= LEASE_STOPPING)
         return due;
-    if (lease->state == LEASE_ACTIVE && lease->request.max_duration_s > 0) {
-        due.at_ms = lease->since_ms + lease->request.max_duration_s * 1000 - lease->former_ms;
+    if (lease->state == LEASE_ACTIVE && lease_duration_end_ms(lease) < INT64_MAX) {
+        due.at_ms = lease_duration_end_ms(lease);
         due.why = LEASE_STOP_DURATION;
     } else if (lease->state < LEASE_ACTIVE && deadline_ms(lease) > 0) {
         due.at_ms = deadline_ms(lease);
@@ -255,8 +263,9 @@ static void keep(struct buf *pool, struct str *text)
     if (!text->ptr)
         return;
     struct str kept = {text->len > 0 ? pool->ptr + pool->len : "", text->len};
-    if (text->len > 0 && !buf_append_str(pool, *text))
-        assert(!"reserved");
+    bool fits = text->len == 0 || buf_append_str(pool, *text);
+    assert(fits);
+    (void)fits;
     *text = kept;
 }
 

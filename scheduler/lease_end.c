@@ -70,6 +70,8 @@ static void stop_billing(struct lease *lease, int64_t at_ms)
     if (lease->since_ms == 0 || lease->until_ms > 0)
         return;
     int64_t charged_ms = lease->since_ms + lease_later_of(lease->epoch_billed_ms, lease->capture_intent_ms);
+    if (at_ms > lease_duration_end_ms(lease))
+        at_ms = lease_duration_end_ms(lease);
     lease->until_ms = lease_later_of(at_ms, charged_ms);
 }
 

@@ -26,6 +26,8 @@ int64_t lease_seek_end_ms(const struct lease_policy *policy, const struct lease_
 int64_t lease_boot_end_ms(const struct lease_policy *policy, const struct lease_attempt *attempt);
 int64_t lease_back_off_ms(int64_t first_ms, uint32_t tries); /* doubling, at most LEASE_BACK_OFF_MS_MAX */
 
+/* When max_duration_s of being active is over, in this epoch; INT64_MAX: never. Nothing is billed beyond. */
+int64_t lease_duration_end_ms(const struct lease *lease);
 /* Is all of this epoch charged that will ever be? */
 bool lease_is_charged(const struct lease *lease);
 bool lease_is_cleared(const struct lease *lease); /* all attempts closed */
