@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUILD_EVERY_NS (2 * NS_PER_S)
-#define BUILD_SHARE 30                    /* at most so much of a core's time goes into building: 1 / 30 */
 #define FIRST_LOOK_NS (100 * NS_PER_MS)   /* when there was nothing before */
 #define LATENCY_PRIOR_NS (50 * NS_PER_MS) /* nothing is known of the way there */
 #define ALSO_MAX 160
@@ -20,6 +18,7 @@
 
 /* Rows that are the same machine stand next to each other, cheapest first, when sorted. */
 struct twin {
+    uint64_t hash; /* of the machine, so that few texts need be compared */
     struct str machine;
     const struct net *net;
     const struct offer_entry *entry;
@@ -38,7 +37,9 @@ static int compare_texts(struct str a, struct str b)
 static int compare_machines(const struct twin *a, const struct twin *b)
 {
     const struct network_offer *left = &a->entry->of, *right = &b->entry->of;
-    int order = compare_texts(a->machine, b->machine);
+    int order = a->hash < b->hash ? -1 : a->hash > b->hash;
+    if (order == 0)
+        order = compare_texts(a->machine, b->machine);
     if (order == 0 && left->gpus != right->gpus)
         order = left->gpus < right->gpus ? -1 : 1;
     if (order == 0 && left->interruptible != right->interruptible)
@@ -144,11 +145,13 @@ static void gather(struct net *net, struct gathering *all)
         all->offers[all->count] =
             offer_of(net, entry, (struct str){all->ids[all->count], OFFER_SHOWN_MAX - 1}, &standing);
         if (entry->of.machine.len && net->was_fresh && !net_is_down(net))
-            all->twins[all->twin_count++] = (struct twin){.machine = entry->of.machine,
-                                                          .net = net,
-                                                          .entry = entry,
-                                                          .price_usd_nano = all->offers[all->count].price_usd_nano,
-                                                          .row = (uint32_t)all->count};
+            all->twins[all->twin_count++] =
+                (struct twin){.hash = str_hash(entry->of.machine, net->all->nets[0].table.seed),
+                              .machine = entry->of.machine,
+                              .net = net,
+                              .entry = entry,
+                              .price_usd_nano = all->offers[all->count].price_usd_nano,
+                              .row = (uint32_t)all->count};
     }
 }
 
@@ -205,10 +208,10 @@ void networks_market_init(struct networks *networks)
 
 void networks_market_changed(struct networks *networks)
 {
-    int64_t now_ns = loop_now(networks->loop), gap_ns = networks->build_took_ns * BUILD_SHARE;
+    int64_t now_ns = loop_now(networks->loop), gap_ns = networks->build_took_ns * MARKET_SHARE;
     if (timer_is_set(&networks->build) || networks->is_shut)
         return;
-    int64_t due_ns = networks->built_ns + (gap_ns > BUILD_EVERY_NS ? gap_ns : BUILD_EVERY_NS);
+    int64_t due_ns = networks->built_ns + (gap_ns > MARKET_EVERY_NS ? gap_ns : MARKET_EVERY_NS);
     if (!networks->market || market_count(networks->market) == 0 || due_ns < now_ns + FIRST_LOOK_NS)
         due_ns = now_ns + FIRST_LOOK_NS;
     timer_set(networks->loop, &networks->build, due_ns);

@@ -8,6 +8,7 @@
 #ifndef SLUICE_GATEWAY_NETWORKS_PRIV_H
 #define SLUICE_GATEWAY_NETWORKS_PRIV_H
 
+#include "core/clock.h"
 #include "gateway/breaker.h"
 #include "gateway/control_priv.h"
 #include "gateway/networks.h"
@@ -20,6 +21,8 @@
 #define NET_STREAM_ID_MAX 48
 #define NET_ORIGIN_MAX 64
 #define NET_ORIGINS_MAX 10000
+#define MARKET_EVERY_NS (2 * NS_PER_S) /* it is built anew at most so often */
+#define MARKET_SHARE 50                /* and takes at most one part in so many of a core */
 
 enum net_key { NET_POLLER, NET_OFFERS, NET_STATE, NET_CHANGES, NET_ORIGINS, NET_ORPHANS, NET_KEYS };
 

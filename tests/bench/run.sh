@@ -5,5 +5,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash deploy/deps.sh --bench
 build/bench/bench_rank
+build/bench/bench_networks
 build/bench/bench_verify
 exec .venv/bin/python tests/bench/compare.py
