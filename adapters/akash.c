@@ -292,7 +292,7 @@ static void list_unnamed(struct adapter_call *call, struct seen *seen)
     struct str prefix = network_tag_prefix(call_network(call));
     if (!akash->is_dedicated || seen->instance.state == INSTANCE_PENDING || is_in_creation(call, seen->instance.id))
         return;
-    seen->instance.tag = adapter_text(call, STR_FMT "00000000000000000000000000-0", STR_ARG(prefix));
+    seen->instance.tag = adapter_text(call, STR_FMT AKASH_NO_LEASE, STR_ARG(prefix));
     adapter_instances(call, &seen->instance, 1);
 }
 

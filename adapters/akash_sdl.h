@@ -7,6 +7,8 @@
 #define AKASH_SDL_MAX ((size_t)256 << 10) /* the API takes 512 KB of JSON around it */
 #define AKASH_HTTP_PORT 80    /* exposed as this a port becomes a host name of the provider's HTTP ingress */
 #define AKASH_IDLE_PORT 65535 /* exposed where nothing was asked for: a deployment must expose something */
+/* The rest of the tag under which deployments without a lease are listed: of a lease that nobody has. */
+#define AKASH_NO_LEASE "00000000000000000000000000-1"
 
 struct akash_ask {
     const struct supply_order *order;

@@ -100,30 +100,6 @@ struct str kubernetes_path(struct adapter_call *call, const char *kind, struct s
                         STR_ARG(adapter_url_escaped(call, name)));
 }
 
-/* -- may pods be made here? -- */
-
-static void check_on_answer(struct adapter_call *call, const struct adapter_answer *answer)
-{
-    const struct kubernetes *kubernetes = network_state(call_network(call));
-    if (json_true_at(answer->json, "status.allowed"))
-        adapter_done(call, NULL);
-    else
-        adapter_fail(call, SUPPLY_BAD_CREDENTIAL,
-                     adapter_text(call, "it may not create pods in namespace %s", kubernetes->namespace));
-}
-
-static void kubernetes_check(struct adapter_call *call)
-{
-    const struct kubernetes *kubernetes = network_state(call_network(call));
-    json_t *review = json_pack("{s:s, s:s, s:{s:{s:s, s:s, s:s}}}", "apiVersion", "authorization.k8s.io/v1", "kind",
-                               "SelfSubjectAccessReview", "spec", "resourceAttributes", "namespace",
-                               kubernetes->namespace, "verb", "create", "resource", "pods");
-    adapter_send(call, &(struct adapter_request){.method = "POST",
-                                                 .path = STR("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"),
-                                                 .take_json = review,
-                                                 .on_answer = check_on_answer});
-}
-
 /* -- a pod as an instance -- */
 
 static const json_t *condition(const json_t *pod, const char *type, const char *status)

@@ -101,31 +101,23 @@ struct demand {
     int64_t sum, first; /* first: the most that a container before the others wants */
 };
 
+/* Limits alone: of GPUs requests are the same. */
 static void demand_add(struct demand *demands, const json_t *container, bool is_first)
 {
-    static const char *const members[] = {"resources.limits", "resources.requests"};
-    for (size_t m = 0; m < 2; m++) {
-        json_t *map = (json_t *)(uintptr_t)json_at(container, members[m]), *value = NULL;
-        const char *name = NULL;
-        bool has_gpu = false;
-        json_object_foreach(map, name, value)
-        {
-            struct str resource = str_of(name);
-            size_t i = 0;
-            if (!is_gpu(resource))
-                continue;
-            while (i < KINDS_MAX && demands[i].resource.ptr && !str_eq(demands[i].resource, resource))
-                i++;
-            if (i == KINDS_MAX)
-                continue;
-            int64_t gpus = quantity(value);
-            has_gpu = true;
-            demands[i].resource = resource;
-            demands[i].sum += is_first ? 0 : gpus;
-            demands[i].first = is_first && gpus > demands[i].first ? gpus : demands[i].first;
-        }
-        if (has_gpu)
-            return; /* of these, requests are limits */
+    json_t *limits = (json_t *)(uintptr_t)json_at(container, "resources.limits"), *value = NULL;
+    const char *name = NULL;
+    json_object_foreach(limits, name, value)
+    {
+        struct str resource = str_of(name);
+        size_t i = 0;
+        while (i < KINDS_MAX && demands[i].resource.ptr && !str_eq(demands[i].resource, resource))
+            i++;
+        if (i == KINDS_MAX || !is_gpu(resource))
+            continue;
+        int64_t gpus = quantity(value);
+        demands[i].resource = resource;
+        demands[i].sum += is_first ? 0 : gpus;
+        demands[i].first = is_first && gpus > demands[i].first ? gpus : demands[i].first;
     }
 }
 

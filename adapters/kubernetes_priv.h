@@ -19,6 +19,7 @@ struct kubernetes {
 
 void kubernetes_offers(struct adapter_call *call); /* kubernetes_node.c */
 void kubernetes_create(struct adapter_call *call); /* kubernetes_pod.c */
+void kubernetes_check(struct adapter_call *call);
 
 /* -- kubernetes_pod.c -- */
 /* Is a taint with this key no obstacle? */

@@ -124,7 +124,7 @@ def test_deployments_without_a_lease(start):
     result = drive.create(offer=offer)
     assert result["error"] == "transient" and result["is_uncertain"]
     listed = drive.call("list")["instances"]  # the young one may still become something
-    assert [(i["id"], i["tag"], i["state"]) for i in listed] == [(old, "sluice-abc123-" + "0" * 26 + "-0", "stopped")]
+    assert [(i["id"], i["tag"], i["state"]) for i in listed] == [(old, "sluice-abc123-" + "0" * 26 + "-1", "stopped")]
     assert drive.describe(old)["instance"]["state"] == "stopped"
     assert drive.describe(one(simulator)["id"])["instance"]["state"] == "pending"
     _, shared = start("akash", account="shared")
