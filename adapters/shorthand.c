@@ -135,10 +135,8 @@ json_t *json_of_env_pairs(const struct supply_order *order)
 
 int64_t adapter_price(struct adapter_call *call, const struct price_terms *terms)
 {
-    struct rates rates;
     int64_t price;
-    rates_init(&rates, 0);
-    return price_terms_usd(terms, &rates, call_wall_ms(call), &price) == ERR_NONE && price > 0 ? price : -1;
+    return adapter_worth(call, terms, &price) == ERR_NONE && price > 0 ? price : -1;
 }
 
 bool adapter_option_is(const struct adapter_call *call, const char *key, const char *value)

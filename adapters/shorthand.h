@@ -35,7 +35,7 @@ json_t *json_with_command(json_t *take_object, const struct supply_order *order,
 json_t *json_of_env(const struct supply_order *order);       /* {"KEY": "value"} */
 json_t *json_of_env_pairs(const struct supply_order *order); /* [{"key", "value"}] */
 
-/* Of a dollar or its like, for an instance: nano-USD per GPU-hour; -1: no price, or 0. */
+/* adapter_worth for an instance: -1 where there is no price, or 0. */
 int64_t adapter_price(struct adapter_call *call, const struct price_terms *terms);
 /* Is the network's option `key` given as `value`? */
 bool adapter_option_is(const struct adapter_call *call, const char *key, const char *value);
