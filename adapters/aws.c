@@ -204,7 +204,8 @@ static struct str base64(struct adapter_call *call, struct str text)
 {
     unsigned char encoded[SCRIPT_MAX / 3 * 4 + 8];
     if (text.len > SCRIPT_MAX) {
-        adapter_fail(call, SUPPLY_BAD_REQUEST, STR("the machine's script is over EC2's 16 KiB of user data"));
+        adapter_fail(call, SUPPLY_BAD_REQUEST,
+                     STR("the command and its environment are over the 16 KiB that EC2 takes"));
         return (struct str){NULL, 0};
     }
     int len = EVP_EncodeBlock(encoded, (const unsigned char *)(text.len ? text.ptr : ""), (int)text.len);

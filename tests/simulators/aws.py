@@ -4,7 +4,8 @@
 Instances with ClientToken are idempotent; tags come with the launch; InsufficientInstanceCapacity is a 500 and
 RequestLimitExceeded a 503, as the real ones are; terminated instances stay visible for a while; a just-created id may
 not be found at first (list_lag hides it from describe too). On demand and reservations have no price in this API: what
-they cost here is ON_DEMAND. Control: POST /control/set {"reservations": [...], "is_without_reservations": true}."""
+they cost here is ON_DEMAND. For POST /control/set: is_without_reservations, they may not be read; ends_at_once, the
+reason code of instances that never come up; rubbish, a text that is every answer."""
 
 import base64
 import fnmatch
@@ -77,7 +78,7 @@ class Ec2(Network):
              "image": (400, "InvalidAMIID.Malformed", "Invalid id")}
 
     def setup(self):
-        self.is_without_reservations = False
+        self.is_without_reservations, self.ends_at_once, self.rubbish = False, None, None
         row = {"availabilityZone": ZONES[0], "instanceType": "p5.48xlarge", "instancePlatform": "Linux/UNIX", "tenancy": "default",
                "state": "active", "totalInstanceCount": 4, "availableInstanceCount": 3, "instanceMatchCriteria": "targeted",
                "reservationType": "default", "endDateType": "unlimited", "interruptible": False}
@@ -118,6 +119,8 @@ class Ec2(Network):
                       f"<Message>{message}</Message></Error></Errors><RequestID>r-1</RequestID></Response>", content_type="text/xml")
 
     def reply(self, action, value):
+        if self.rubbish:
+            return Answer(200, self.rubbish, content_type="text/xml")
         return Answer(200, f"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{action}Response xmlns=\"{NS}\"><requestId>r-1</requestId>"
                       f"{xml(value)}</{action}Response>", content_type="text/xml")
 
@@ -196,7 +199,7 @@ class Ec2(Network):
         if made.state == "running":
             row["ipAddress"] = "127.0.0.1"
         if made.state in ("failed", "gone") and made.reason:
-            row["stateReason"] = {"code": "Server.InternalError", "message": made.reason}
+            row["stateReason"] = {"code": self.ends_at_once or "Server.InternalError", "message": made.reason}
         return row
 
     def tags(self, made):
@@ -245,6 +248,8 @@ class Ec2(Network):
                            argv=["sh", "-c", user_data.decode(errors="replace")] if user_data else [], tags=tags, type=kind,
                            market=market, asked=form, zone=form.get("Placement.AvailabilityZone", ZONES[0]),
                            ports=[int(p) for p in tags.get("sluice-ports", "").split("/") if p], **price)
+        if self.ends_at_once:
+            self.finish(made, self.ends_at_once)
         return {"reservationId": "r-1", "ownerId": "123456789012", "instancesSet": [self.row(made)]}
 
     def known(self, request, form):
