@@ -135,13 +135,13 @@ struct reader {
 static bool put_log(const struct reader *reader, struct str text)
 {
     if (!reader->is_terminal)
-        return fwrite(text.ptr, 1, text.len, stdout) == text.len;
+        return text.len == 0 || fwrite(text.ptr, 1, text.len, stdout) == text.len;
     while (text.ptr) {
         struct str line = str_next(&text, '\n');
         struct buf safe;
         buf_init(&safe, EVENT_MAX * 4);
         line.len -= line.len > 0 && line.ptr[line.len - 1] == '\r';
-        bool is_put = text_safe(line, &safe) && fwrite(safe.ptr, 1, safe.len, stdout) == safe.len &&
+        bool is_put = text_safe(line, &safe) && (safe.len == 0 || fwrite(safe.ptr, 1, safe.len, stdout) == safe.len) &&
                       (!text.ptr || putchar('\n') != EOF);
         buf_free(&safe);
         if (!is_put)
