@@ -222,7 +222,12 @@ enum error bootstrap_script(struct bootstrap *bootstrap, const struct bootstrap_
     if (error)
         return error;
     bool fits =
-        want->door->kind == DOOR_CONTAINER ? put_container(bootstrap, want, to) : put_machine(bootstrap, want, to);
+        buf_append_str(to, STR("\"$d/sluice-worker\" --version >/dev/null 2>&1 || die \"this image cannot run our "
+                               "worker: it needs x86-64 and glibc 2.34 or later\"\n"));
+    if (fits && want->door->kind == DOOR_CONTAINER)
+        fits = put_container(bootstrap, want, to);
+    else if (fits)
+        fits = put_machine(bootstrap, want, to);
     return fits ? ERR_NONE : ERR_TOO_LARGE;
 }
 

@@ -99,7 +99,13 @@ enum error door_open_attempt(struct control *control, struct str lease_id, unsig
     if (!lease_text(lease_id, attempt, enrolment.lease) ||
         !str_copy(enrolment.supplier, sizeof(enrolment.supplier), supplier))
         return ERR_BAD_INPUT;
-    if (!bootstrap || !control->gateway->public_url[0] || control->is_shut)
+    if (!bootstrap_is_whole(bootstrap) || !control->gateway->public_url[0]) {
+        log_warn(NULL, "no machine can be leased: %s",
+                 control->gateway->public_url[0] ? "sluice-worker and sluice-probe are not beside sluiced"
+                                                 : "public_url is not set");
+        return ERR_UNREACHABLE;
+    }
+    if (control->is_shut)
         return ERR_UNREACHABLE;
     struct opening *opening = calloc(1, sizeof(*opening));
     if (!opening)

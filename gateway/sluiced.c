@@ -281,12 +281,29 @@ static bool take_public_url(struct daemon *daemon)
     return (size_t)len < sizeof(gateway->public_url);
 }
 
+/* Networks whose machines are elsewhere, behind an address that is only ours. */
+static void warn_of_url(const struct daemon *daemon)
+{
+    const struct settings_network *networks = daemon->settings.networks.items;
+    struct str url = str_of(daemon->gateway.public_url);
+    bool is_far = false;
+    for (size_t i = 0; i < daemon->settings.networks.count; i++)
+        is_far = is_far || (strcmp(networks[i].adapter, "native") != 0 && strcmp(networks[i].adapter, "fake") != 0);
+    if (is_far && url.len == 0)
+        log_warn(NULL, "public_url is not set: no machine can be leased");
+    else if (is_far && (str_starts(url, STR("http://127.")) || str_starts(url, STR("http://[::1]"))))
+        log_warn(NULL, "leased machines cannot reach " STR_FMT ": set public_url and link_listen", STR_ARG(url));
+    else if (is_far && str_starts(url, STR("http:")))
+        log_warn(NULL, "leased machines send their tokens unencrypted to " STR_FMT ": use https", STR_ARG(url));
+}
+
 static enum error open_door(struct daemon *daemon)
 {
     if (!take_public_url(daemon)) {
         log_error(NULL, "public_url is too long");
         return ERR_TOO_LARGE;
     }
+    warn_of_url(daemon);
     return bootstrap_open(NULL, &daemon->gateway.bootstrap);
 }
 

@@ -243,6 +243,42 @@ static void machines_run_the_image(void **state)
     buf_free(&script);
 }
 
+/* The whole script, on a machine that has the programs already and a worker that cannot run there. */
+static void says_where_the_worker_cannot_run(void **state)
+{
+    (void)state;
+    struct bootstrap *other = NULL;
+    struct buf script;
+    uint8_t key[SHA256_BYTES] = {1};
+    char command[512];
+    int code;
+    const struct door_want door = {.kind = DOOR_CONTAINER};
+    const struct bootstrap_want want = {
+        .lease = STR(LEASE), .url = STR("http://127.0.0.1:1"), .expires_at_s = 2000000000, .door = &door};
+    write_file("sluice-worker", "#!/bin/sh\necho noise\nexit 1\n");
+    assert_int_equal(bootstrap_open(folder, &other), ERR_NONE);
+    bootstrap_set_key(other, key);
+    buf_init(&script, 0);
+    assert_int_equal(bootstrap_script(other, &want, &script), ERR_NONE);
+    assert_true(buf_append(&script, "", 1));
+    write_file("whole.sh", script.ptr);
+    snprintf(command, sizeof(command), "mkdir -m 700 %s/.sluice-" LEASE " && cp %s/sluice-* %s/.sluice-" LEASE, folder,
+             folder, folder);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof(command), "TMPDIR=%s SLUICE_TOKEN=x sh %s/whole.sh 2>&1", folder, folder);
+    char *said = output_of(command, &code);
+    assert_int_equal(code, 1);
+    assert_string_equal(said, "sluice: this image cannot run our worker: it needs x86-64 and glibc 2.34 or later\n");
+    free(said);
+    snprintf(command, sizeof(command), "TMPDIR=%s SLUICE_TOKEN= sh %s/whole.sh 2>&1", folder, folder);
+    said = output_of(command, &code);
+    assert_int_equal(code, 1);
+    assert_string_equal(said, "sluice: SLUICE_TOKEN is not set\n");
+    free(said);
+    buf_free(&script);
+    bootstrap_free(other);
+}
+
 static void scripts_are_short_and_without_the_token(void **state)
 {
     (void)state;
@@ -450,10 +486,15 @@ static void what_is_sold_is_proven(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(quoted_words_are_one_word),      cmocka_unit_test(commands_arrive_as_they_are),
-        cmocka_unit_test(machines_run_the_image),         cmocka_unit_test(scripts_are_short_and_without_the_token),
-        cmocka_unit_test(bad_wants_are_refused),          cmocka_unit_test(addresses_are_signed),
-        cmocka_unit_test(tokens_follow_from_their_lease), cmocka_unit_test(what_is_sold_is_proven),
+        cmocka_unit_test(quoted_words_are_one_word),
+        cmocka_unit_test(commands_arrive_as_they_are),
+        cmocka_unit_test(machines_run_the_image),
+        cmocka_unit_test(says_where_the_worker_cannot_run),
+        cmocka_unit_test(scripts_are_short_and_without_the_token),
+        cmocka_unit_test(bad_wants_are_refused),
+        cmocka_unit_test(addresses_are_signed),
+        cmocka_unit_test(tokens_follow_from_their_lease),
+        cmocka_unit_test(what_is_sold_is_proven),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
