@@ -84,12 +84,15 @@ static void on_status_news(void *arg)
     if (entry && entry->worker == news->worker) {
         if (registry_models(entry, news->models, news->model_count, &has_changed) != ERR_NONE)
             log_error(&(struct log_ctx){.worker = entry->record.id}, "no memory for the list of models");
+        bool waits = news->command == COMMAND_WAITING && entry->command != COMMAND_WAITING;
         entry->draining = news->draining;
         entry->command = news->command;
         entry->exit_code = news->exit_code;
         if (has_changed && !entry->record.lease[0])
             control_market_changed(control, true);
         control_market_check(control, entry);
+        if (waits) /* only now is it known that no challenge disturbs its tenant */
+            control_consider(control, entry, ADMISSION_LINKED);
     }
     worker_unref(news->worker);
     free(news);

@@ -451,7 +451,7 @@ static bool is_probed(const struct control *control, const struct registry_entry
 {
     if (!entry->record.lease[0])
         return control->settings->probes.admission != PROBE_OFF;
-    return strcmp(entry->record.gpu, WORKER_GPU_UNPROVEN) != 0 && !control_is_leased_out(entry);
+    return strcmp(entry->record.gpu, WORKER_GPU_UNPROVEN) != 0 && entry->command == COMMAND_WAITING;
 }
 
 void control_consider(struct control *control, struct registry_entry *entry, enum admission_event event)

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,6 +24,7 @@
 #define WATCH_NS (100 * NS_PER_MS)
 #define KILL_NS (10 * NS_PER_S)
 #define ENV_MAX 1024
+#define BEGUN_FILE "begun" /* in the state directory, once a gateway has said that the command may run */
 
 enum phase { PHASE_WAITING, PHASE_RUNNING, PHASE_STOPPING, PHASE_EXITED };
 
@@ -33,6 +35,7 @@ struct agent_lease {
     int exit_code;
     struct io_source out; /* the read end of its stdout and stderr; fd -1: closed */
     struct timer watch;
+    bool was_begun;     /* by an agent before this one: the container was started again */
     bool is_starting;   /* as soon as the probe has given up the devices */
     int64_t kill_ns;    /* while stopping */
     int64_t gateway_ns; /* when a gateway was last here */
@@ -189,11 +192,31 @@ static _Noreturn void launch_main(const struct launch *launch)
     _exit(code);
 }
 
+static bool begun_path(const struct agent_lease *lease, char *ret, size_t size)
+{
+    return (size_t)snprintf(ret, size, "%s/" BEGUN_FILE, lease->agent->state.dir) < size;
+}
+
+/* A container that is started again goes on with its command; one whose command has ended does not. */
+static void note_begun(const struct agent_lease *lease, bool is_begun)
+{
+    char path[sizeof(lease->agent->state.dir) + sizeof(BEGUN_FILE) + 1];
+    if (!begun_path(lease, path, sizeof(path)))
+        return;
+    int fd = is_begun ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd >= 0)
+        close(fd);
+    else if (!is_begun)
+        unlink(path);
+}
+
 static void command_ended(struct agent_lease *lease, int exit_code)
 {
     struct log_ctx log = agent_log(lease->agent);
     lease->pid = 0;
     lease->exit_code = exit_code;
+    if (!lease->agent->is_draining) /* the container's end is not the command's */
+        note_begun(lease, false);
     out_read(lease); /* what it said last; what its own children still say is not waited for */
     lease->is_out_over = true;
     out_close(lease);
@@ -304,6 +327,7 @@ void agent_lease_run(struct agent_lease *lease)
     struct log_ctx log = agent_log(lease->agent);
     if (lease->phase != PHASE_WAITING)
         return;
+    note_begun(lease, true);
     set_phase(lease, PHASE_RUNNING);
     agent_probe_close(lease->agent->probe); /* the devices are the tenant's from here on */
     lease->is_starting = lease->agent->options.command != NULL;
@@ -312,6 +336,9 @@ void agent_lease_run(struct agent_lease *lease)
 
 void agent_lease_stop(struct agent_lease *lease)
 {
+    lease->was_begun = false;
+    if (!lease->agent->is_draining)
+        note_begun(lease, false);
     if (lease->pid > 0 && lease->phase == PHASE_RUNNING) {
         lease->kill_ns = loop_now(lease->agent->loop) + KILL_NS;
         group_kill(lease, SIGTERM);
@@ -346,6 +373,11 @@ void agent_lease_each_second(struct agent_lease *lease, bool has_gateway)
     struct log_ctx log = agent_log(agent);
     if (has_gateway)
         lease->gateway_ns = now_ns;
+    if (has_gateway && lease->was_begun) {
+        lease->was_begun = false;
+        log_info(&log, "the command was begun before: it goes on");
+        agent_lease_run(lease);
+    }
     if (lease->is_orphan || agent->is_draining || now_ns - lease->gateway_ns < agent->options.orphan_ns)
         return;
     lease->is_orphan = true;
@@ -367,8 +399,10 @@ enum error agent_lease_open(struct agent *agent, struct agent_lease **ret)
         free(lease);
         return ERR_NO_MEMORY;
     }
+    char path[sizeof(agent->state.dir) + sizeof(BEGUN_FILE) + 1];
     lease->agent = agent;
     lease->ring = ring;
+    lease->was_begun = begun_path(lease, path, sizeof(path)) && access(path, F_OK) == 0;
     lease->out.fd = -1;
     lease->gateway_ns = loop_now(agent->loop);
     lease->watch.on_due = on_watch;

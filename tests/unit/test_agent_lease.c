@@ -189,6 +189,37 @@ static void test_drain_ends_the_command(void **state)
     agent_stop();
 }
 
+static void test_a_container_is_started_again(void **state)
+{
+    (void)state;
+    struct call waiting;
+    memset(&waiting, 0, sizeof(waiting));
+    for (int i = 0; i < 2; i++) { /* the second time nobody says run */
+        lease_start("again", "trap 'exit 0' TERM; echo up; while :; do sleep 0.02; done");
+        if (i == 0)
+            act("run");
+        call_start(&waiting, "GET", "/sluice/lease/logs?wait_ms=20000", STR(""));
+        turn_until(waiting.ends);
+        assert_int_equal(waiting.body.len, 3);
+        buf_free(&waiting.body);
+        if (i == 0) {
+            agent_drain(agent); /* the container's end */
+            turn_until(done_count);
+        } else {
+            act("stop");
+            turn_until(is_state("\"exited\""));
+        }
+        agent_stop();
+    }
+    /* What was stopped begins no more. */
+    lease_start("again", "echo never");
+    for (int64_t until = clock_mono_ns() + 1500 * NS_PER_MS; clock_mono_ns() < until;)
+        loop_turn(loop, 20 * NS_PER_MS);
+    run("GET", "/sluice/lease/logs", "", 200);
+    assert_string_equal(call.body.ptr, "");
+    agent_stop();
+}
+
 static void test_without_a_gateway_it_ends(void **state)
 {
     (void)state;
@@ -218,10 +249,10 @@ static void test_others_have_no_such_paths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_before_it_is_told), cmocka_unit_test(test_runs_and_tells),
-        cmocka_unit_test(test_keeps_the_last_mebibyte),   cmocka_unit_test(test_waits_for_output),
-        cmocka_unit_test(test_drain_ends_the_command),    cmocka_unit_test(test_without_a_gateway_it_ends),
-        cmocka_unit_test(test_others_have_no_such_paths),
+        cmocka_unit_test(test_nothing_before_it_is_told),    cmocka_unit_test(test_runs_and_tells),
+        cmocka_unit_test(test_keeps_the_last_mebibyte),      cmocka_unit_test(test_waits_for_output),
+        cmocka_unit_test(test_a_container_is_started_again), cmocka_unit_test(test_drain_ends_the_command),
+        cmocka_unit_test(test_without_a_gateway_it_ends),    cmocka_unit_test(test_others_have_no_such_paths),
     };
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
     buf_free(&call.body);
