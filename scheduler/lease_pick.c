@@ -145,27 +145,40 @@ static const struct lease_candidate *cheapest(const struct lease_request *reques
     return best;
 }
 
+static bool explain_skip(const struct lease_request *request, unsigned skip, unsigned times, struct buf *to)
+{
+    char price[MONEY_TEXT_MAX];
+    if (skip != SKIP_PRICE && skip != SKIP_QUOTE)
+        return buf_printf(to, " %u %s,", times, skip_texts[skip]);
+    money_text(skip == SKIP_PRICE ? request->price_max_usd_nano : request->price_quoted_usd_nano, price);
+    return buf_printf(to, " %u %s of %s USD,", times, skip_texts[skip], price);
+}
+
 static void explain(const struct lease_request *request, const struct lease_ranked *ranked, size_t count,
                     struct lease_picked *picked)
 {
-    char *to = picked->message, price[MONEY_TEXT_MAX];
-    size_t size = sizeof(picked->message), at = 0;
+    char price[MONEY_TEXT_MAX];
+    struct buf text;
     if (count == 0) {
-        snprintf(to, size, "no network offers what is asked for: loosen GPU, count, region, network or requirements");
+        lease_tell(picked->message, sizeof(picked->message),
+                   STR("no network offers what is asked for: loosen GPU, count, region, network or requirements"));
         return;
     }
-    at += (size_t)snprintf(to, size, "none of %zu offers can be tried:", count);
+    buf_init(&text, 1024);
+    bool fits = buf_printf(&text, "none of %zu offers can be tried:", count);
     for (unsigned i = 0; i < SKIP_COUNT; i++) {
-        if (picked->skipped[i] > 0 && at < size)
-            at += (size_t)snprintf(to + at, size - at, " %u %s,", picked->skipped[i], skip_texts[i]);
+        if (picked->skipped[i] > 0)
+            fits = fits && explain_skip(request, i, picked->skipped[i], &text);
     }
-    if (at < size)
-        to[--at] = '\0';
     const struct lease_candidate *least = cheapest(request, ranked, count);
-    if (least && at < size) {
+    if (fits)
+        text.len--; /* the last comma */
+    if (least) {
         money_text(least->price_usd_nano, price);
-        snprintf(to + at, size - at, "; the cheapest above it is %s USD per GPU-hour at %s", price, least->network);
+        fits = fits && buf_printf(&text, "; the cheapest above it is %s USD per GPU-hour at %s", price, least->network);
     }
+    lease_tell(picked->message, sizeof(picked->message), fits ? buf_str(&text) : STR("no offer can be tried"));
+    buf_free(&text);
 }
 
 struct lease_picked lease_pick(const struct lease *lease, const struct lease_ranked *ranked, size_t count,

@@ -102,7 +102,7 @@ static void says_why(void **state)
     assert_int_equal(none.error, SUPPLY_PRICE_MOVED);
     assert_string_equal(none.message,
                         "none of 4 offers can be tried: 1 not heard of lately, 1 on networks that do not answer, 2 "
-                        "above your price cap; the cheapest above it is 0.62 USD per GPU-hour at a");
+                        "above your price cap of 0.50 USD; the cheapest above it is 0.62 USD per GPU-hour at a");
     lease->request.price_max_usd_nano = -1;
     lease->request.price_quoted_usd_nano = 590000000;
     lease->request.tolerance_bps = 100;
