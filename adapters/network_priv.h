@@ -32,7 +32,8 @@ struct network {
     void *state;
     struct adapter_call *open;
     size_t open_count;
-    int64_t next_ns[ADAPTER_OPS], any_next_ns; /* when the next request may go, by pace */
+    int64_t next_ns[ADAPTER_OPS], any_next_ns; /* when the next request may go, by pace: from when one was sent, */
+    int64_t seen_ns[ADAPTER_OPS], any_seen_ns; /* and by when the network has seen it: from when it answered */
     int64_t hold_ns[ADAPTER_OPS];              /* none before that: the network said so */
     unsigned strikes[ADAPTER_OPS];             /* refusals for asking too often, in a row */
     int64_t pace_percent, deadline_ms;

@@ -112,6 +112,16 @@ static int64_t paced(const struct network *network, int64_t interval_ns)
 }
 
 static void request_queue(struct adapter_call *call);
+static void request_last_turn(struct adapter_call *call);
+
+static void request_seen(struct network *network, enum adapter_op op)
+{
+    int64_t now = loop_now(network->loop);
+    int64_t by_op = paced(network, network->adapter->interval_ns[op]);
+    int64_t by_any = paced(network, network->adapter->any_interval_ns);
+    network->seen_ns[op] = by_op ? now + by_op : 0;
+    network->any_seen_ns = by_any ? now + by_any : 0;
+}
 
 static void request_wait(struct adapter_call *call, int64_t at, void (*then)(struct adapter_call *call))
 {
@@ -134,7 +144,16 @@ static void request_turn(struct adapter_call *call)
     }
     int64_t at = network->any_next_ns > now ? network->any_next_ns : now;
     network->any_next_ns = at + paced(network, network->adapter->any_interval_ns);
-    request_wait(call, at, request_send);
+    request_wait(call, at, request_last_turn);
+}
+
+/* What was sent before may have been long on its way: the network counts from when it came. */
+static void request_last_turn(struct adapter_call *call)
+{
+    const struct network *network = call->network;
+    int64_t by_op = network->seen_ns[call->op], by_any = network->any_seen_ns;
+    int64_t at = by_op > by_any ? by_op : by_any;
+    request_wait(call, at, at > loop_now(network->loop) ? request_last_turn : request_send);
 }
 
 static void request_queue(struct adapter_call *call)
@@ -263,6 +282,7 @@ static void on_end(void *ctx, enum http_end end)
         call_release(call);
         return;
     }
+    request_seen(call->network, call->op);
     static const struct str why[] = {
         [HTTP_END_UNREACHABLE] = STR("it cannot be reached"),
         [HTTP_END_BROKEN] = STR("the connection broke before it answered"),
@@ -322,6 +342,7 @@ static void request_send(struct adapter_call *call)
         return;
     }
     request->is_sent = true;
+    request_seen(network, call->op);
     if (request->creates)
         call->is_uncertain = true;
 }
