@@ -172,7 +172,7 @@ static void take_state(struct net *net, struct reading *reading, int64_t redis_m
         atomic_store(&net->sighting->at_ms, clock_wall_ms() - (redis_ms - net->shared.polled_at_ms));
     if (net->shared.origins != origins)
         net_origins_read(net);
-    if (net->is_poller && early && net->shared.early != early)
+    if (net->is_poller && net->shared.early != early)
         net_poll_soon(net);
 }
 

@@ -189,6 +189,24 @@ def test_orphans_are_ended(make_gateway, make_fake, redis_url):
     assert gateways[0].metric("sluice_orphans_ended_total", network="fake") == 1
 
 
+def test_what_a_lease_owns_is_left_alone(make_gateway, make_fake, redis_url):
+    """Until the lease is no more: then it is an orphan like any other."""
+    fake = make_fake("fake", {"price": "0.50"}, probe="off", orphan_grace_s=0)
+    gateway = make_gateway(config={"networks": [fake.row], "redis": {"url": redis_url}})
+    store = redis.Redis(unix_socket_path=redis_url.removeprefix("unix://"))
+    wait_until(lambda: prices(gateway) == ["0.50"], 15, "offers")
+    tenant = gateway.tenant()
+    answer = tenant.call("POST", "/api/v1/leases", json={"gpu": "4090", "count": 1, "image": "x"}, headers={"Idempotency-Key": "a"})
+    assert answer.status_code == 202, answer.text
+    running = wait_until(lambda: list((fake.directory / "instances").glob("*.json")), 20, "it is created")
+    assert len(running) == 1
+    polled = row_of(gateway)["last_poll_at"]
+    wait_until(lambda: row_of(gateway)["last_poll_at"] > polled + 5000, 20, "five rounds of the reconciler")
+    assert running[0].exists() and "no lease owns it" not in gateway.log()
+    wait_until(lambda: store.delete(*store.keys("sl:{lse:*")) or not running[0].exists(), 30, "without its lease it is ended")
+    wait_until(lambda: row_of(gateway)["orphans_ended"] >= 1, 15, "and counted")
+
+
 @pytest.mark.parametrize("row,words", [
     ({"adapter": "fast"}, ["networks[0].adapter", "fast", "fake"]), ({"adapter": "fake"}, ["n1", "dir://"]),
     ({"adapter": "fake", "base_url": "dir:///nowhere/at/all"}, ["folder"]),
