@@ -30,6 +30,7 @@
 #define CPU_PER_GPU 4
 #define MEMORY_GIB_PER_GPU 16
 #define BID_WAIT_MS 30000
+#define CLOCKS_MS 10000 /* between ours and the server's */
 #define BID_POLL_MS 2000
 #define PAGE 100
 #define PAGES_MAX 100
@@ -52,7 +53,8 @@ static const char *akash_open(struct network *network)
               option(network, "cpu_per_gpu", CPU_PER_GPU, 256, &akash->cpu) &&
               option(network, "memory_gib_per_gpu", MEMORY_GIB_PER_GPU, 4096, &akash->memory_gib) &&
               option(network, "bid_wait_ms", BID_WAIT_MS, AKASH_CREATE_MS - 30000, &akash->bid_wait_ms) &&
-              option(network, "bid_poll_ms", BID_POLL_MS, BID_WAIT_MS, &akash->bid_poll_ms);
+              option(network, "bid_poll_ms", BID_POLL_MS, BID_WAIT_MS, &akash->bid_poll_ms) &&
+              option(network, "deadline_ms", AKASH_CREATE_MS, INT64_C(3600000), &akash->create_ms);
     return ok ? NULL : "options deposit_usd, cpu_per_gpu, memory_gib_per_gpu, bid_wait_ms, bid_poll_ms: whole numbers";
 }
 
@@ -176,8 +178,9 @@ static void service_read(struct adapter_call *call, const json_t *status, struct
 
 static bool is_in_creation(struct adapter_call *call, struct str dseq)
 {
+    const struct akash *akash = network_state(call_network(call));
     int64_t made_ms = 0, now_ms = call_wall_ms(call); /* the server makes it of its clock in ms */
-    return str_to_i64(dseq, &made_ms) && made_ms > now_ms - AKASH_CREATE_MS - BID_WAIT_MS;
+    return str_to_i64(dseq, &made_ms) && made_ms > now_ms - akash->create_ms - CLOCKS_MS;
 }
 
 /* data: what GET of a deployment gives, or a row of the list (which lacks status). */

@@ -21,6 +21,7 @@ struct akash {
     struct akash_known known[AKASH_KNOWN_MAX]; /* by hash: a service keeps its name, so that each is asked for once */
     bool is_dedicated;
     int64_t deposit, cpu, memory_gib, bid_wait_ms, bid_poll_ms;
+    int64_t create_ms; /* how long a create may last */
 };
 
 void akash_offers(struct adapter_call *call);

@@ -16,7 +16,7 @@ NETWORKS = {
     "runpod": ("runpod.py", {"api_key": None}, {}),
     "nosana": ("nosana.py", {"api_key": None}, {}),
     "ionet": ("ionet.py", {"api_key": None}, {}),
-    "akash": ("akash.py", {"api_key": None}, {"account": "dedicated", "bid_poll_ms": "50", "bid_wait_ms": "1000"}),
+    "akash": ("akash.py", {"api_key": None}, {"account": "dedicated", "bid_poll_ms": "50", "bid_wait_ms": "1000", "deadline_ms": "15000"}),
     "kubernetes": ("kubernetes.py", {"token": None}, {"price.default": "2.00"}),
     "aws": ("aws.py", {"access_key": "AKIDEXAMPLE", "secret_key": None},
             {"region": "us-east-1", "ami": "ami-0123456789abcdef0", "price.p5.48xlarge": "55.04", "price.g6.xlarge": "0.8048",
