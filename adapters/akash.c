@@ -46,9 +46,14 @@ static const char *akash_open(struct network *network)
 {
     struct akash *akash = network_state(network);
     struct str account = str_of(network_option(network, "account"));
+    struct str estimate = str_of(network_option(network, "estimate"));
     akash->is_dedicated = str_eq(account, STR("dedicated"));
     if (account.len && !akash->is_dedicated && !str_eq(account, STR("shared")))
         return "option account: dedicated or shared";
+    if (estimate.len && !str_eq(estimate, STR("min")) && !str_eq(estimate, STR("med")) &&
+        !str_eq(estimate, STR("avg")) && !str_eq(estimate, STR("weightedAverage")) && !str_eq(estimate, STR("max")))
+        return "option estimate: min, med, avg, weightedAverage or max";
+    akash->estimate = estimate.len ? estimate.ptr : "med";
     bool ok = option(network, "deposit_usd", DEPOSIT_USD, 10000, &akash->deposit) &&
               option(network, "cpu_per_gpu", CPU_PER_GPU, 256, &akash->cpu) &&
               option(network, "memory_gib_per_gpu", MEMORY_GIB_PER_GPU, 4096, &akash->memory_gib) &&
@@ -382,7 +387,8 @@ const struct adapter adapter_akash = {
     .title = "Akash",
     .base_url = "https://console-api.akash.network",
     .credentials = {"api_key"},
-    .options = {"account", "deposit_usd", "cpu_per_gpu", "memory_gib_per_gpu", "bid_wait_ms", "bid_poll_ms"},
+    .options = {"account", "estimate", "deposit_usd", "cpu_per_gpu", "memory_gib_per_gpu", "bid_wait_ms",
+                "bid_poll_ms"},
     .traits = ADAPTER_NO_LOGS | ADAPTER_ESTIMATED | ADAPTER_NO_STOP,
     .any_interval_ns = REQUESTS_NS,
     .deadline_ns = {[ADAPTER_CREATE] = AKASH_CREATE_MS * NS_PER_MS, [ADAPTER_LIST] = 60 * NS_PER_S},

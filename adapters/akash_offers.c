@@ -83,26 +83,40 @@ bool akash_country_of(const json_t *provider, char ret[static 3])
     return code.len == 2 && akash_is_word(code) && str_copy(ret, 3, code);
 }
 
-/* The price of the middle bid: the cheapest one, which create takes, is rarely above it. */
-static struct str price_of(struct adapter_call *call, const json_t *model)
+/* The statistic that estimates, of one GPU: nano-USD an hour; -1: none. That of the middle bid by default: the cheapest
+ * one, which create takes, is rarely above it. */
+static int64_t price_of(struct adapter_call *call, const json_t *model)
 {
-    static const char *const statistics[] = {"price.med", "price.weightedAverage", "price.avg", "price.max"};
-    for (size_t i = 0; i < sizeof(statistics) / sizeof(statistics[0]); i++) {
-        struct str amount = json_decimal_at(call, model, statistics[i]);
-        if (amount.len && !str_eq(amount, STR("0")))
-            return amount;
-    }
-    return (struct str){NULL, 0};
+    const struct akash *akash = network_state(call_network(call));
+    struct price_terms terms = {.currency = STR("USD"), .per = PRICE_PER_GPU_HOUR};
+    struct str path = adapter_text(call, "price.%s", akash->estimate);
+    int64_t usd_nano = -1;
+    if (path.ptr)
+        terms.amount = json_decimal_at(call, model, path.ptr);
+    return adapter_worth(call, &terms, &usd_nano) == ERR_NONE && usd_nano > 0 ? usd_nano : -1;
+}
+
+/* In the unit that bids and caps have, whole and rounded up: who bids just the estimate is within it. */
+static struct price_terms terms_of(struct adapter_call *call, int64_t usd_nano, uint32_t gpus)
+{
+    __int128 unit = BLOCKS_PER_HOUR * NANO_PER_MICRO, uact = ((__int128)usd_nano * gpus + unit - 1) / unit;
+    return (struct price_terms){.amount = adapter_text(call, "%" PRId64, (int64_t)uact),
+                                .currency = STR("uact"),
+                                .per = PRICE_PER_BLOCK,
+                                .gpus = gpus,
+                                .block_ms = BLOCK_MS,
+                                .is_estimate = true};
 }
 
 static void model_offer(struct adapter_call *call, const json_t *model, const struct place *gpu,
                         const struct place *place)
 {
     int64_t free_gpus = json_count_at(model, "availability.available");
-    struct str price = price_of(call, model), country = str_of(place ? place->country : "");
+    int64_t price = price_of(call, model);
+    struct str country = str_of(place ? place->country : "");
     struct adapter_offer offers[SIZES];
     size_t count = 0;
-    for (uint32_t gpus = 1; count < SIZES && price.len && gpus <= free_gpus; gpus *= 2) {
+    for (uint32_t gpus = 1; count < SIZES && price > 0 && gpus <= free_gpus; gpus *= 2) {
         offers[count] = (struct adapter_offer){
             .id = adapter_text(call, STR_FMT "/" STR_FMT "/" STR_FMT "/" STR_FMT "/%" PRIu32 "/" STR_FMT,
                                STR_ARG(gpu->vendor), STR_ARG(gpu->model), STR_ARG(gpu->ram), STR_ARG(gpu->interface),
@@ -115,7 +129,7 @@ static void model_offer(struct adapter_call *call, const json_t *model, const st
             .available = place ? 0 : (uint32_t)(free_gpus > 100000 ? 100000 : free_gpus) / gpus,
             .region = country.len ? country : STR("any"),
             .country = country,
-            .terms = {.amount = price, .currency = STR("USD"), .per = PRICE_PER_GPU_HOUR, .is_estimate = true},
+            .terms = terms_of(call, price, gpus),
             .is_priced = true,
             .reliability = place ? place->uptime : -1,
         };

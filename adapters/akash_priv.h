@@ -20,6 +20,7 @@ struct akash_known {
 struct akash {
     struct akash_known known[AKASH_KNOWN_MAX]; /* by hash: a service keeps its name, so that each is asked for once */
     bool is_dedicated;
+    const char *estimate; /* which statistic of prices is listed: "min", "med", ... */
     int64_t deposit, cpu, memory_gib, bid_wait_ms, bid_poll_ms;
     int64_t create_ms; /* how long a create may last */
 };
