@@ -327,6 +327,7 @@ static void on_left(void *ctx)
 void control_shut(struct control *control)
 {
     control->is_shut = true;
+    door_shut(control);
     atomic_store(&control->is_published, false);
     timer_clear(control->loop, &control->tick);
     timer_clear(control->loop, &control->publish);

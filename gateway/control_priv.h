@@ -52,6 +52,7 @@ struct control {
     bool is_shut;
     unsigned closing;   /* questions of control_shut that are open */
     unsigned door_open; /* questions of door.c */
+    struct door_closing *door_closing;
 
     struct verify_pool *pool;
     struct chain_pool *chain_pool;
@@ -92,6 +93,9 @@ struct control {
 /* -- control.c -- */
 /* Tells the other gateways that this one is there, and asks for their list. */
 void control_sign(struct control *control);
+
+/* -- door.c -- */
+void door_shut(struct control *control); /* ends what waits for another try */
 
 /* -- control_feed.c -- */
 MUST_CHECK enum error control_feed_open(struct control *control, const char *redis_url);

@@ -18,6 +18,8 @@
 #define WAIT_MAX_MS 30000
 #define ASKS_MAX 4096
 #define SUPPLIER "lease"
+#define CLOSE_TRIES 300
+#define CLOSE_PAUSE_NS NS_PER_S
 
 /* "<lease id>.<attempt>" */
 static bool lease_text(struct str lease_id, unsigned attempt, char ret[static WORKER_LEASE_MAX])
@@ -373,29 +375,78 @@ enum error door_logs(struct control *control, struct str lease_id, unsigned atte
 
 /* -- closing ----------------------------------------------------------------------------------------------------- */
 
-struct closing {
+/* Tried again while Redis does not answer, or the worker would stay stored for ever. */
+struct door_closing {
     struct control *control;
-    char worker_id[ID_TEXT_MAX];
+    struct door_closing *next, **prev; /* those that wait for the next try */
+    struct timer again;
+    unsigned tries;
+    char worker_id[ID_TEXT_MAX], token[SECRET_TEXT_MAX];
     door_done_fn *done;
     void *ctx;
 };
 
-static void on_removed(void *ctx, enum error error)
+static void closing_end(struct door_closing *closing, enum error error)
 {
-    struct closing *closing = ctx;
     closing->control->door_open--;
     closing->done(closing->ctx, error);
+    crypto_wipe(closing->token, sizeof(closing->token));
     free(closing);
+}
+
+static void closing_unlist(struct door_closing *closing)
+{
+    timer_clear(closing->control->loop, &closing->again);
+    *closing->prev = closing->next;
+    if (closing->next)
+        closing->next->prev = closing->prev;
+}
+
+static void on_again(struct timer *timer);
+
+static void on_removed(void *ctx, enum error error)
+{
+    struct door_closing *closing = ctx;
+    struct control *control = closing->control;
+    if (!error || control->is_shut || ++closing->tries >= CLOSE_TRIES) {
+        closing_end(closing, error);
+        return;
+    }
+    closing->next = control->door_closing;
+    closing->prev = &control->door_closing;
+    if (closing->next)
+        closing->next->prev = &closing->next;
+    control->door_closing = closing;
+    closing->again.on_due = on_again;
+    timer_set(control->loop, &closing->again, loop_now(control->loop) + CLOSE_PAUSE_NS);
 }
 
 /* The token first: who registers meanwhile looks for it once more (routes_worker.c). */
 static void on_token_gone(void *ctx, enum error error)
 {
-    struct closing *closing = ctx;
+    struct door_closing *closing = ctx;
     if (!error)
         error = worker_store_remove(closing->control->redis, str_of(closing->worker_id), on_removed, closing);
     if (error)
         on_removed(closing, error);
+}
+
+static void on_again(struct timer *timer)
+{
+    struct door_closing *closing = container_of(timer, struct door_closing, again);
+    closing_unlist(closing);
+    enum error error = enrolment_delete_lease(closing->control->redis, str_of(closing->token), on_token_gone, closing);
+    if (error)
+        on_removed(closing, error);
+}
+
+void door_shut(struct control *control)
+{
+    while (control->door_closing) {
+        struct door_closing *closing = control->door_closing;
+        closing_unlist(closing);
+        closing_end(closing, ERR_CANCELLED);
+    }
 }
 
 enum error door_close_attempt(struct control *control, struct str lease_id, unsigned attempt, door_done_fn *done,
@@ -406,10 +457,11 @@ enum error door_close_attempt(struct control *control, struct str lease_id, unsi
         return ERR_BAD_INPUT;
     if (!control->gateway->bootstrap || !bootstrap_token(control->gateway->bootstrap, str_of(lease), token))
         return ERR_UNREACHABLE;
-    struct closing *closing = calloc(1, sizeof(*closing));
+    struct door_closing *closing = calloc(1, sizeof(*closing));
     if (!closing)
         return ERR_NO_MEMORY;
-    *closing = (struct closing){.control = control, .done = done, .ctx = ctx};
+    *closing = (struct door_closing){.control = control, .done = done, .ctx = ctx};
+    memcpy(closing->token, token, sizeof(token));
     enrolment_lease_worker(str_of(lease), closing->worker_id);
     enum error error = enrolment_delete_lease(control->redis, str_of(token), on_token_gone, closing);
     crypto_wipe(token, sizeof(token));

@@ -23,6 +23,7 @@
 #define PASS_BYTES 4096 /* PIPE_BUF: what a pipe that is writable takes whole */
 #define WATCH_NS (100 * NS_PER_MS)
 #define KILL_NS (10 * NS_PER_S)
+#define START_NS (10 * NS_PER_S)
 #define ENV_MAX 1024
 #define BEGUN_FILE "begun" /* in the state directory, once a gateway has said that the command may run */
 
@@ -37,6 +38,7 @@ struct agent_lease {
     struct timer watch;
     bool was_begun;     /* by an agent before this one: the container was started again */
     bool is_starting;   /* as soon as the probe has given up the devices */
+    int64_t start_ns;   /* by then even if the probe's process hangs */
     int64_t kill_ns;    /* while stopping */
     int64_t gateway_ns; /* when a gateway was last here */
     bool is_out_over;   /* nothing more comes of it */
@@ -253,7 +255,7 @@ static void on_watch(struct timer *timer)
     timer_set(loop, timer, loop_now(loop) + WATCH_NS);
     reap_strangers(lease);
     agent_output_came(lease->agent);
-    if (lease->is_starting && agent_probe_is_gone(lease->agent->probe))
+    if (lease->is_starting && (agent_probe_is_gone(lease->agent->probe) || loop_now(loop) >= lease->start_ns))
         start(lease);
     if (lease->pid <= 0)
         return;
@@ -331,6 +333,7 @@ void agent_lease_run(struct agent_lease *lease)
     set_phase(lease, PHASE_RUNNING);
     agent_probe_close(lease->agent->probe); /* the devices are the tenant's from here on */
     lease->is_starting = lease->agent->options.command != NULL;
+    lease->start_ns = loop_now(lease->agent->loop) + START_NS;
     log_info(&log, "the lease begins%s", lease->is_starting ? "" : ", without a command");
 }
 

@@ -350,6 +350,35 @@ static void nobody_owns_it_any_more(void **state)
     gateway_open();
 }
 
+/* While Redis takes no writes nothing can be forgotten: it is tried again, and ends at once when the gateway does. */
+static void closing_is_tried_again(void **state)
+{
+    (void)state;
+    open_attempt("sleep 1000", 0);
+    machine_start();
+    turn_until(view().stage == DOOR_PROVEN && view().command == DOOR_COMMAND_WAITING);
+    struct door_view before = view();
+    unsigned answers = world.answers;
+    look("CONFIG SET min-replicas-to-write 1");
+    struct control *control = world.gateway.control;
+    assert_int_equal(door_close_attempt(control, STR(LEASE_ID), 1, on_done, NULL), ERR_NONE);
+    turn_until(control->door_closing);
+    assert_int_equal(world.answers, answers);
+    look("CONFIG SET min-replicas-to-write 0");
+    turn_until(world.answers == answers + 1);
+    assert_int_equal(world.error, ERR_NONE);
+    assert_string_equal(look("EXISTS sl:{wrk:%s}", before.worker_id), "0");
+
+    look("CONFIG SET min-replicas-to-write 1");
+    assert_int_equal(door_close_attempt(control, STR(LEASE_ID), 1, on_done, NULL), ERR_NONE);
+    turn_until(control->door_closing);
+    look("CONFIG SET min-replicas-to-write 0");
+    gateway_close();
+    assert_int_equal(world.answers, answers + 2);
+    assert_int_equal(world.error, ERR_CANCELLED);
+    gateway_open();
+}
+
 static void wrong_wants_open_nothing(void **state)
 {
     (void)state;
@@ -373,6 +402,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(stopped_before_it_began, world_open, world_close),
         cmocka_unit_test_setup_teardown(a_program_that_is_not_there, world_open, world_close),
         cmocka_unit_test_setup_teardown(nobody_owns_it_any_more, world_open, world_close),
+        cmocka_unit_test_setup_teardown(closing_is_tried_again, world_open, world_close),
         cmocka_unit_test_setup_teardown(wrong_wants_open_nothing, world_open, world_close),
     };
     return cmocka_run_group_tests(tests, fixture_start, fixture_stop);
