@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WORD_MAX 64
+#define WORD_MAX 40
 
 /* Lower case letters and digits alone, cut where there is no more room. */
 static size_t squeeze(struct str from, char to[static WORD_MAX])
@@ -77,24 +77,39 @@ static void keep_nearest(struct near_name near[static GPU_NEAR_MAX], size_t *cou
     near[at] = found;
 }
 
-enum error gpu_known(struct str said, char ret_near[static GPU_NEAR_TEXT_MAX])
+static bool is_known(const struct catalogue *catalogue, struct str said)
 {
-    char why[CONFIG_ERROR_MAX], word[WORD_MAX];
+    for (size_t i = 0; i < catalogue_count(catalogue); i++)
+        if (gpu_name_means(said, str_of(catalogue_at(catalogue, i)->name)))
+            return true;
+    return false;
+}
+
+static void tell_nearest(const struct catalogue *catalogue, struct str said, char ret[static GPU_NEAR_TEXT_MAX])
+{
+    char word[WORD_MAX];
     struct near_name near[GPU_NEAR_MAX];
-    struct catalogue *catalogue = NULL;
-    size_t count = 0, len = squeeze(said, word), at = 0;
-    enum error error = catalogue_open(NULL, &catalogue, why);
-    bool is_known = false;
-    if (error)
-        return error;
-    for (size_t i = 0; !is_known && i < catalogue_count(catalogue); i++) {
+    size_t count = 0, at = 0, len = squeeze(said, word);
+    for (size_t i = 0; i < catalogue_count(catalogue); i++) {
         const char *name = catalogue_at(catalogue, i)->name;
-        is_known = gpu_name_means(said, str_of(name));
         keep_nearest(near, &count, (struct near_name){name, distance(word, len, str_of(name))});
     }
-    ret_near[0] = '\0';
-    for (size_t i = 0; !is_known && i < count && at < GPU_NEAR_TEXT_MAX; i++)
-        at += (size_t)snprintf(ret_near + at, GPU_NEAR_TEXT_MAX - at, "%s%s", i ? ", " : "", near[i].name);
+    ret[0] = '\0';
+    for (size_t i = 0; i < count && at < GPU_NEAR_TEXT_MAX; i++)
+        at += (size_t)snprintf(ret + at, GPU_NEAR_TEXT_MAX - at, "%s%s", i ? ", " : "", near[i].name);
+}
+
+enum error gpu_known(struct str said, char ret_near[static GPU_NEAR_TEXT_MAX])
+{
+    char why[CONFIG_ERROR_MAX];
+    struct catalogue *catalogue = NULL;
+    enum error error = catalogue_open(NULL, &catalogue, why);
+    if (error)
+        return error;
+    if (!is_known(catalogue, said)) {
+        tell_nearest(catalogue, said, ret_near);
+        error = ERR_NOT_FOUND;
+    }
     catalogue_free(catalogue);
-    return is_known ? ERR_NONE : ERR_NOT_FOUND;
+    return error;
 }

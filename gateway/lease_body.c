@@ -271,13 +271,18 @@ static bool take_wishes(const json_t *body, struct lease_request *ret, struct ap
     return false;
 }
 
+/* No less than lease_request_copy counts. */
 static size_t text_bytes(const struct lease_request *request)
 {
-    size_t bytes = request->image.len;
+    const struct str texts[] = {request->gpu,     request->image,  request->region, request->network,
+                                request->require, request->prefer, request->quote,  request->offer};
+    size_t bytes = 1;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        bytes += texts[i].len + 1;
     for (size_t i = 0; i < request->argc; i++)
-        bytes += request->argv[i].len;
+        bytes += request->argv[i].len + 1;
     for (size_t i = 0; i < request->env_count; i++)
-        bytes += request->env[i].key.len + request->env[i].value.len;
+        bytes += request->env[i].key.len + request->env[i].value.len + 2;
     return bytes;
 }
 
@@ -318,9 +323,10 @@ bool lease_body_parse(const json_t *body, struct lease_request *ret, struct api_
         !take_flag(body, "recover", &request.recovers, error))
         return false;
     request.gpus = (uint32_t)count;
-    if (text_bytes(&request) > LEASE_TEXT_MAX - 2048) {
-        api_error_bad_request(error, "command", "image, command and env together must not be longer than %zu bytes.",
-                              LEASE_TEXT_MAX - 2048);
+    if (text_bytes(&request) > LEASE_TEXT_MAX) {
+        api_error_bad_request(error, "command",
+                              "command, env and the other texts of a lease must not have more than %zu bytes together.",
+                              LEASE_TEXT_MAX);
         return false;
     }
     *ret = request;
