@@ -142,6 +142,10 @@ static void request_turn(struct adapter_call *call)
         request_queue(call);
         return;
     }
+    if (call->op == ADAPTER_TERMINATE) { /* what bills is ended before anything is looked at */
+        request_last_turn(call);
+        return;
+    }
     int64_t at = network->any_next_ns > now ? network->any_next_ns : now;
     network->any_next_ns = at + paced(network, network->adapter->any_interval_ns);
     request_wait(call, at, request_last_turn);
