@@ -2,6 +2,12 @@
  * signed with SigV4, answers in XML. An offer's id is "<market>/<type>/<zone>/<reservation>", market one of od, spot,
  * cr (a capacity reservation), ir (an interruptible one), cb (a capacity block).
  *
+ * Options: region and ami (an image with Docker and the GPU's driver) are needed. types: of machines, "p5*,g6e.*".
+ * price.<type>, reserved_price.<type>: USD an hour of a machine on demand, in a reservation. subnet.<zone>: only these
+ * zones are used. security_group, key_name, profile (of IAM), root_device (of the image, /dev/sda1).
+ * Permissions: ec2:DescribeInstances, DescribeInstanceTypes, DescribeSpotPriceHistory, DescribeCapacityReservations
+ * (may be left out), RunInstances, CreateTags, StopInstances, TerminateInstances; iam:PassRole for a profile.
+ *
  * Not confirmed by a first-party text: the HTTP status of most errors (codes decide, not statuses); that a capacity
  * block cannot be given back (nothing here buys one). */
 #include "adapters/aws.h"
