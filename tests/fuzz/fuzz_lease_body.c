@@ -8,9 +8,10 @@
 
 #include <string.h>
 
-static const char *const fields[] = {"image",          "gpu",   "command", "env",     "ports",
-                                     "region",         "count", "prefer",  "require", "max_price_per_gpu_hour_usd",
-                                     "max_duration_s", "offer", "recover"};
+static const char *const fields[] = {"image",          "command", "env",
+                                     "ports",          "region",  "count",
+                                     "prefer",         "require", "max_price_per_gpu_hour_usd",
+                                     "max_duration_s", "offer",   "recover"};
 #define FIELDS (sizeof(fields) / sizeof(fields[0]))
 
 /* A value as it stands, or as a text. */
@@ -76,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_decref(body);
     if (image_reference_is_good(text))
         CHECK(is_plain(text));
-    if (gpu_known(text, near) == ERR_NOT_FOUND)
+    if (size % 16 == 0 && gpu_known(text, near) == ERR_NOT_FOUND) /* slow: looks at every name */
         CHECK(memchr(near, '\0', sizeof(near)) && near[0]);
     return 0;
 }
