@@ -87,7 +87,7 @@ class IoNet(Network):
         rows = self.rows(query.get("hardware_id"), places, gpus)
         if not rows:
             self.refuse("not_found", request)
-        moved = next((f.get("factor", 2) for f in self.faults if f["fault"] == "price_moved" and f["count"] and not f.get("refuse")), 1)
+        moved = (self.fault("price_moved", "create") or {"factor": 1}).get("factor", 2)
         total = round(rows[0]["price"] * gpus * hours * replicas * moved, 6)
         return 200, {"data": {"replica_count": replicas, "gpus_per_container": gpus, "available_replica_count": [len(rows)], "discount": 0,
                               "ionet_fee": 0, "ionet_fee_percent": 0, "currency_conversion_fee": 0, "currency_conversion_fee_percent": 0,

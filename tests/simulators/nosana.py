@@ -60,7 +60,7 @@ class Nosana(Network):
         return Answer(status, {"error": text})
 
     def markets(self, request):
-        moved = next((f.get("factor", 2) for f in self.faults if f["fault"] == "price_moved" and f["count"]), 1)
+        moved = (self.fault("price_moved", "create") or {"factor": 1}).get("factor", 2)
         return Answer(200, [{
             "address": o["id"], "slug": re.sub(r"\W+", "-", o["gpu"].lower()), "name": o["gpu"], "type": o.get("type", "PREMIUM"),
             "usd_reward_per_hour": moved * o.get("reward", o.get("price")) if o.get("reward", o.get("price")) is not None else None, "network_fee_percentage": o.get("fee"), "required_images": [],
