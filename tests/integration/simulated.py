@@ -13,9 +13,9 @@ import harness
 NETWORKS = {
     "vast": ("vast.py", {"api_key": None}, {}),
     "lambda": ("lambda_sim.py", {"api_key": None}, {"ssh_key": "sluice"}),
-    "runpod": ("runpod.py", {"api_key": None}, {}),
-    "nosana": ("nosana.py", {"api_key": None}, {}),
-    "ionet": ("ionet.py", {"api_key": None}, {}),
+    "runpod": ("runpod.py", {"api_key": None}, {"pace_percent": "0"}),
+    "nosana": ("nosana.py", {"api_key": None}, {"pace_percent": "0"}),
+    "ionet": ("ionet.py", {"api_key": None}, {"pace_percent": "0"}),
     "akash": ("akash.py", {"api_key": None}, {"account": "dedicated", "bid_poll_ms": "50", "bid_wait_ms": "1000", "deadline_ms": "15000"}),
     "kubernetes": ("kubernetes.py", {"token": None}, {"price.default": "2.00"}),
     "aws": ("aws.py", {"access_key": "AKIDEXAMPLE", "secret_key": None},

@@ -46,6 +46,11 @@ class Nosana(Network):
     def new_id(self):
         return address(f"deployment {self.serial}")
 
+    def control(self, request):
+        if request.path == "/control/more":
+            return Answer(200, {"more": [made.more for made in self.instances.values()]})
+        return super().control(request)
+
     def public_path(self, path):
         return path == "/markets"
 
