@@ -72,10 +72,13 @@ def test_vast_bid_below_the_market_leaves_an_instance(play):
 def test_vast_slices_of_a_machine_vanish_together(play):
     world, drive = play("vast")
     before = by_id(drive)
-    drive.made(offer=before["ask.20412345"])
+    id = drive.made(offer=before["ask.20412345"])
     assert drive.create(2, offer=before["ask.20412347"])["error"] == "no_capacity"
     after = by_id(drive)
     assert {id for id in before if id not in after} == {f"{kind}.2041234{n}" for kind in ("ask", "bid") for n in (5, 6, 7)}
+    assert drive.terminate(id)["error"] == "ok"
+    again = by_id(drive)
+    assert "ask.20412347" in again and "ask.20412345" not in again and len(again) == len(before), "an ask is used once"
 
 
 def test_vast_takes_no_options_of_docker_for_variables(play):

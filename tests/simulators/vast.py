@@ -36,6 +36,19 @@ class Vast(Network):
                  "region": region, "stock": 1, "single_use": True, "interruptible": False}
                 for i, m, gpu, n, ram, price, bid, region in rows]
 
+    def setup(self):
+        self.next_ask = 20600000
+
+    def finish(self, made, reason):
+        """An ask is used once; when its machine is free again, it is offered under another number."""
+        was_live = made.is_live
+        super().finish(made, reason)
+        for offer in self.offers:
+            if was_live and made.offer and offer["id"] == made.offer["id"]:
+                self.next_ask += 1
+                offer["id"], offer["stock"] = self.next_ask, 1
+        return made
+
     def new_id(self):
         return str(28811222 + self.serial)
 
@@ -97,11 +110,15 @@ class Vast(Network):
                 "ports": ports, "argv": argv, "image": body["image"]}
         is_low = bid is not None and bid + 1e-9 < (offer["min_bid"] or 0) * offer["gpus"]
         if is_low or self.fault("leftover", "create"):
-            left = self.create(runs=False, **made)
+            left = self.own(self.create(runs=False, **made))
             left.state = "stopped"
             return 400 if is_low else 200, {"success": False, "error": "invalid_price", "msg": "bid is below the market",
                                             "new_contract": int(left.id)}
-        return 200, {"success": True, "new_contract": int(self.create(**made).id), "instance_api_key": "k"}
+        return 200, {"success": True, "new_contract": int(self.own(self.create(**made)).id), "instance_api_key": "k"}
+
+    def own(self, made):
+        made.offer = dict(made.offer)  # as it was when it was taken
+        return made
 
     # -- instances --
     def row(self, made):
