@@ -49,7 +49,7 @@ class Simulator(harness.Process):
             credential[name] = f"env:{variable}"
         row = {"id": id, "adapter": self.adapter, "base_url": f"http://127.0.0.1:{self.port}", "credential": credential,
                "poll_s": 1, "reconcile_s": 2, "orphan_grace_s": 3, **fields}
-        options = {**self.options, **fields.pop("options", {})}
+        options = {"pace_percent": "2", **self.options, **fields.pop("options", {})}
         return {**row, **({"options": options} if options else {})}, env
 
     def ask(self, method, path, body=None):
