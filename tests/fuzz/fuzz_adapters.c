@@ -60,6 +60,61 @@ static const char *const ionet[] = {
     "{'data':{'deployments':[],'total':2}}",
     "{'detail':[{'loc':['body','duration_hours'],'msg':'field required','type':'value_error.missing'}]}",
 };
+static const char *const akash[] = {
+    ("{'models':[{'vendor':'nvidia','model':'h100','ram':'80Gi','interface':'SXM5','availability':{'total':16,"
+     "'available':12},'price':{'min':1.1,'med':2.49,'avg':2.5,'max':'3'}}]}"),
+    ("[{'owner':'akash1prov','isOnline':true,'ipCountryCode':'US','uptime7d':0.998,'gpuModels':[{'vendor':'nvidia',"
+     "'model':'h100','ram':'80Gi','interface':'SXM5'},{'vendor':'nvidia','model':'h100','ram':'80','interface':''}]}]"),
+    "{'data':{'dseq':'1766000000000','manifest':'[]','signTx':{'code':0}}}",
+    ("{'data':[{'bid':{'id':{'dseq':'1766000000000','gseq':1,'oseq':1,'provider':'akash1prov'},'state':'open',"
+     "'price':{'denom':'uact','amount':'100.000000000000000000'}}},{'bid':{'id':{'gseq':1,'oseq':1,"
+     "'provider':'akash1other'},'state':'open','price':{'denom':'uact','amount':'90.5'}}},{'bid':{'id':{'gseq':1,"
+     "'oseq':1,'provider':'akash1dear'},'state':'open','price':{'denom':'uact','amount':'900000'}}}]}"),
+    ("{'data':{'deployment':{'id':{'dseq':'1766000000000'},'state':'active'},'leases':[{'id':{'provider':'akash1prov'},"
+     "'state':'active','price':{'denom':'uact','amount':'2916.0'},'status':{'forwarded_ports':{'sluice-abc123-01jd-1':"
+     "[{'port':22,'externalPort':31022,'host':'provider.example'}]},'ips':{'sluice-abc123-01jd-1':[{'IP':'203.0.113.7',"
+     "'Port':80,'ExternalPort':80}]},'services':{'sluice-abc123-01jd-1':{'uris':['abc.example'],'ready_replicas':1}}}}]"
+     "}}"),
+    ("{'data':{'deployment':{'id':{'dseq':'7'},'state':'active'},'leases':[{'state':'insufficient_funds',"
+     "'reason':'lease_closed_reason_insufficient_funds','status':null}]}}"),
+    ("{'data':{'deployments':[{'deployment':{'id':{'dseq':'1766000000001'},'state':'active'},'leases':[{'state':'"
+     "active',"
+     "'id':{'provider':'akash1prov'}}]},{'deployment':{'id':{'dseq':'1700000000000'},'state':'active'},'leases':[]}],"
+     "'pagination':{'hasMore':true}}}"),
+    "{'data':{'deployments':[],'pagination':{'hasMore':false}}}",
+    "{'data':{'success':true}}",
+    "{'error':'BadRequestError','message':'Cannot create lease: The selected bid is no longer "
+    "open','code':'bad_request'}",
+};
+static const char *const kubernetes[] = {
+    ("{'metadata':{'continue':'tok'},'items':[{'metadata':{'name':'g1','labels':{'nvidia.com/gpu.product':'NVIDIA-L4',"
+     "'nvidia.com/gpu.memory':'23034','topology.kubernetes.io/zone':'z','nvidia.com/"
+     "gpu.replicas':'4'}},'spec':{'taints':"
+     "[{'key':'nvidia.com/gpu','effect':'NoSchedule'}]},'status':{'allocatable':{'nvidia.com/gpu':'8',"
+     "'nvidia.com/mig-1g.5gb':7,'amd.com/gpu':'9999999'},'conditions':[{'type':'Ready','status':'True'}]}},{'metadata':"
+     "{'name':'g2','labels':{'beta.amd.com/gpu.device-id.74b5':'8'}},'status':{'allocatable':{'amd.com/gpu':'8'},"
+     "'conditions':[{'type':'Ready','status':'True'}]}}]}"),
+    ("{'metadata':{},'items':[{'metadata':{'name':'sluice-abc123-01jd-1','labels':{'sluice-tag':'sluice-abc123-01jd-1'}"
+     "},"
+     "'spec':{'nodeName':'g1','containers':[{'resources':{'limits':{'nvidia.com/"
+     "gpu':'3','cpu':'1'}}}],'initContainers':"
+     "[{'resources':{'limits':{'nvidia.com/gpu':'4','nvidia.com/mig-1g.5gb':'1'}}}]},'status':{'phase':'Running'}}]}"),
+    ("{'metadata':{'name':'sluice-abc123-01jd-1','uid':'u-1','labels':{'sluice-tag':'sluice-abc123-01jd-1'},"
+     "'creationTimestamp':'2026-11-21T00:00:00Z'},'spec':{'nodeName':'g1','containers':[{'image':'x','ports':"
+     "[{'containerPort':8000}]}],'tolerations':[{'key':'qos.coreweave.cloud/"
+     "interruptable'}]},'status':{'phase':'Pending',"
+     "'hostIP':'10.0.0.1','conditions':[{'type':'PodScheduled','status':'False','reason':'Unschedulable','message':'0/"
+     "5'},"
+     "{'type':'DisruptionTarget','status':'True','reason':'PreemptionByScheduler'}],'containerStatuses':[{'state':"
+     "{'waiting':{'reason':'ImagePullBackOff','message':'m'},'terminated':{'reason':'Error','exitCode':1}}}]}}"),
+    "{'metadata':{'name':'sluice-abc123-01jd-1','uid':'u-1','deletionTimestamp':'x'},'status':{'phase':'Failed'}}",
+    ("{'spec':{'type':'NodePort','ports':[{'port':8000,'targetPort':8000,'nodePort':30001}]},'status':{'loadBalancer':"
+     "{'ingress':[{'ip':'2001:db8::1'},{'hostname':'lb.example'}]}}}"),
+    ("{'spec':{'type':'LoadBalancer','ports':[{'port':8000,'targetPort':8000}]},'status':{'loadBalancer':{'ingress':"
+     "[{'ip':'2001:db8::1'}]}}}"),
+    "{'status':{'allowed':true}}",
+    "{'kind':'Status','message':'already exists','reason':'AlreadyExists','code':409}",
+};
 
 #define ANSWERS(of) of, sizeof(of) / sizeof *(of)
 static const struct subject {
@@ -71,10 +126,15 @@ static const struct subject {
     {&adapter_runpod, ANSWERS(runpod), {"S/1/US-KS-2/NVIDIA GeForce RTX 4090", "c/2//NVIDIA H100 NVL", "///"}},
     {&adapter_nosana, ANSWERS(nosana), {"97G9NnvBDQ2WpKu6fasoMsAKmfj63C9rhysJnkeWodAf", "x", ""}},
     {&adapter_ionet, ANSWERS(ionet), {"203/1/1", "gpu_1x_a6000/1/DE", "//"}},
+    {&adapter_akash, ANSWERS(akash), {"nvidia/h100/80Gi/SXM5/1/", "nvidia/h100/80Gi/SXM5/1/US", "/////"}},
+    {&adapter_kubernetes,
+     ANSWERS(kubernetes),
+     {"1|nvidia.com/gpu|nvidia.com/gpu.product|NVIDIA-L4|z||o", "1|amd.com/gpu|a|8||4|i", "||||||"}},
 };
 
 struct network {
     const struct adapter *adapter;
+    void *state;
 };
 
 struct adapter_call {
@@ -88,7 +148,8 @@ struct adapter_call {
     size_t text_count, memory_size;
     adapter_answer_fn *on_answer;
     void (*then)(struct adapter_call *call);
-    bool is_open, is_over;
+    void (*on_data)(struct adapter_call *call, struct str bytes);
+    bool is_open, is_over, takes_errors;
     unsigned sum;
 };
 
@@ -179,7 +240,7 @@ static json_t *bend(struct adapter_call *call, json_t *from)
 
 static json_t *template_of(struct adapter_call *call)
 {
-    char text[1024];
+    char text[2048];
     str_copy(text, sizeof text, str_of(call->subject->answers[take(call) % call->subject->answer_count]));
     for (char *at = text; (at = strchr(at, '\'')); at++)
         *at = '"';
@@ -210,7 +271,15 @@ static void answer(struct adapter_call *call)
     bool is_tree = json_is_object(json) || json_is_array(json);
     struct adapter_answer told = {
         .status = status, .body = body, .json = is_tree ? json : NULL, .header = answer_header};
-    on_answer(call, &told);
+    if (call->on_data && status < 300) {
+        for (size_t at = 0; at < body.len && !call->is_over; at += 7)
+            call->on_data(call, (struct str){body.ptr + at, body.len - at < 7 ? body.len - at : 7});
+        told = (struct adapter_answer){.status = status, .header = answer_header};
+    }
+    if (status < 300 || call->takes_errors)
+        on_answer(call, &told);
+    else
+        adapter_fail_answer(call, &told);
     free(text);
     json_decref(json);
     json_decref(straight);
@@ -241,6 +310,23 @@ const char *network_option(const struct network *network, const char *key)
     return NULL;
 }
 
+const char *network_base_url(const struct network *network)
+{
+    (void)network;
+    return "http://127.0.0.1:1";
+}
+
+struct str network_installation(const struct network *network)
+{
+    (void)network;
+    return STR("abc123");
+}
+
+void *network_state(const struct network *network)
+{
+    return network->state;
+}
+
 struct str network_tag_prefix(const struct network *network)
 {
     (void)network;
@@ -266,6 +352,12 @@ struct str call_instance(const struct adapter_call *call)
 struct str call_tag(const struct adapter_call *call)
 {
     return call->order->tag;
+}
+
+int64_t call_log_offset(const struct adapter_call *call)
+{
+    (void)call;
+    return 10;
 }
 
 int64_t call_wall_ms(const struct adapter_call *call)
@@ -320,6 +412,8 @@ void adapter_send(struct adapter_call *call, const struct adapter_request *reque
     touch(call, request->body);
     call->is_open = true;
     call->on_answer = request->on_answer;
+    call->on_data = request->on_data;
+    call->takes_errors = request->takes_errors;
 }
 
 void adapter_header(struct adapter_call *call, const char *name, struct str value)
@@ -356,6 +450,12 @@ static void check_instance(struct adapter_call *call, const struct supply_instan
     touch(call, one->placement);
     for (size_t i = 0; i < one->endpoint_count; i++)
         touch(call, one->endpoints[i].url);
+}
+
+void adapter_logs(struct adapter_call *call, struct str bytes)
+{
+    CHECK(call->op == ADAPTER_LOGS);
+    touch(call, bytes);
 }
 
 void adapter_instances(struct adapter_call *call, const struct supply_instance *instances, size_t count)
@@ -424,7 +524,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const struct str argv[] = {STR("sh"), STR("-c"), STR("echo \"$X\"")};
     static const struct supply_pair env[] = {{STR("X"), STR("1")}, {STR("TOKEN"), STR("")}};
     static const uint16_t ports[] = {8000, 22};
-    struct network network = {.adapter = subject->adapter};
+    struct network network = {.adapter = subject->adapter, .state = calloc(1, subject->adapter->state_size + 1)};
     struct supply_order order = {.tag = STR("sluice-abc123-01jd-1"),
                                  .offer = str_of(subject->offers[fuzz_byte(&data, &size) % 3]),
                                  .gpus = 1,
@@ -463,5 +563,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         free(call->texts[i]);
     free(call->memory);
     free(call);
+    free(network.state);
     return 0;
 }
