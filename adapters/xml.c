@@ -84,9 +84,11 @@ static json_t *fold(const json_t *children)
 
 static json_t *value_of(struct parse *parse, struct level *level)
 {
-    struct str text = {parse->text.ptr + level->text_from, parse->text.len - level->text_from};
+    struct str text = {"", parse->text.len - level->text_from};
     if (level->children)
         return fold(level->children);
+    if (text.len)
+        text.ptr = parse->text.ptr + level->text_from;
     text = str_trim(text);
     return json_stringn(text.len ? text.ptr : "", text.len);
 }
