@@ -260,8 +260,11 @@ static void on_started(struct adapter_call *call, const struct adapter_answer *a
     struct draft *draft = adapter_memory(call, sizeof *draft);
     if (!draft)
         return;
-    struct supply_instance instance = {
-        .id = draft->id, .tag = call_tag(call), .state = INSTANCE_PENDING, .price_usd_nano = -1, .interruptible = 0};
+    struct supply_instance instance = {.id = draft->id,
+                                       .tag = call_tag(call),
+                                       .state = INSTANCE_PENDING,
+                                       .price_usd_nano = draft->price_usd_nano,
+                                       .interruptible = 0};
     if (adapter_is_good(answer))
         adapter_done(call, &instance);
     else

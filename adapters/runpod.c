@@ -18,6 +18,7 @@
 #define SETTLE_MS 30000
 #define BOOT_MS (25 * INT64_C(60000)) /* pulling an image may take 20 minutes */
 #define PROXY "proxy.runpod.net"      /* https://<pod>-<port>.<PROXY>: closes a request after 100 s */
+#define COST_BPS 10                   /* a pod's cost is a 32-bit float */
 #define SECOND_NS INT64_C(1000000000)
 
 const struct runpod_cloud runpod_clouds[RUNPOD_CLOUDS] = {{'S', "SECURE", "secure", "price.secure"},
@@ -303,7 +304,7 @@ static void on_created(struct adapter_call *call, const struct adapter_answer *a
     int64_t cap = call_order(call)->price_max_usd_nano;
     if (answer->status == 403) { /* this GPU is not for this account; the key and other GPUs may be fine */
         adapter_fail(call, SUPPLY_UNKNOWN, json_text_at(answer->json, "detail"));
-    } else if (adapter_is_good(answer) && cap >= 0 && price_read(call, answer->json) > cap) {
+    } else if (adapter_is_good(answer) && cap >= 0 && price_moved(cap, price_read(call, answer->json), COST_BPS)) {
         adapter_leftover(call, json_text_at(answer->json, "id"));
         adapter_fail(call, SUPPLY_PRICE_MOVED, STR("it costs more than it may"));
     } else {

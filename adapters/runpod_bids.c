@@ -63,16 +63,19 @@ static json_t *bid_body(struct adapter_call *call, const struct supply_order *or
     static const char query[] = "mutation($input:PodRentInterruptableInput!){podRentInterruptable(input:$input)"
                                 "{id desiredStatus costPerHr}}";
     struct str ports = STR("");
-    for (size_t i = 0; i < order->port_count && ports.ptr; i++)
-        ports = adapter_text(call, STR_FMT "%s%u/%s", STR_ARG(ports), i ? "," : "", order->ports[i],
-                             runpod_port_kind(call, order->ports[i]));
+    bool has_tcp = false;
+    for (size_t i = 0; i < order->port_count && ports.ptr; i++) {
+        const char *kind = runpod_port_kind(call, order->ports[i]);
+        ports = adapter_text(call, STR_FMT "%s%u/%s", STR_ARG(ports), i ? "," : "", order->ports[i], kind);
+        has_tcp = has_tcp || kind[0] == 't';
+    }
     double bid = (double)((order->price_quoted_usd_nano + 999) / 1000) / 1e6;
-    json_t *input = json_pack("{s:o,s:o,s:o,s:s,s:I,s:f,s:I,s:I,s:b,s:o,s:o,s:o}", "name", json_of_text(order->tag),
-                              "imageName", json_of_text(order->image), "gpuTypeId", json_of_text(wish->gpu),
-                              "cloudType", wish->cloud->name, "gpuCount", (json_int_t)wish->gpus, "bidPerGpu", bid,
-                              "containerDiskInGb", (json_int_t)order->disk_gib, "volumeInGb", (json_int_t)0,
-                              "supportPublicIp", adapter_option_is(call, "expose", "tcp"), "dockerArgs",
-                              runpod_args(order), "env", json_of_env_pairs(order), "ports", json_of_text(ports));
+    json_t *input =
+        json_pack("{s:o,s:o,s:o,s:s,s:I,s:f,s:I,s:I,s:b,s:o,s:o,s:o}", "name", json_of_text(order->tag), "imageName",
+                  json_of_text(order->image), "gpuTypeId", json_of_text(wish->gpu), "cloudType", wish->cloud->name,
+                  "gpuCount", (json_int_t)wish->gpus, "bidPerGpu", bid, "containerDiskInGb",
+                  (json_int_t)order->disk_gib, "volumeInGb", (json_int_t)0, "supportPublicIp", has_tcp, "dockerArgs",
+                  runpod_args(order), "env", json_of_env_pairs(order), "ports", json_of_text(ports));
     return json_pack("{s:s,s:{s:o}}", "query", query, "variables", "input", input);
 }
 

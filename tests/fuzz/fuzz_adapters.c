@@ -540,6 +540,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                  .price_quoted_usd_nano = 500000000,
                                  .span_s = 4000,
                                  .disk_gib = 20};
+    if (fuzz_byte(&data, &size) % 8 == 1) /* what an order holds need not be UTF-8 */
+        order.image = (struct str){(const char *)data, size < 8 ? size : 8};
+    if (fuzz_byte(&data, &size) % 8 == 1)
+        order.argc = 0;
     struct adapter_call *call = calloc(1, sizeof *call);
     *call = (struct adapter_call){
         .network = &network, .subject = subject, .order = &order, .op = fuzz_byte(&data, &size) % ADAPTER_OPS};

@@ -103,7 +103,7 @@ def test_nosana_a_draft_is_found_and_ended(opened, fault):
 
 def test_nosana_bounds_what_it_starts_and_publishes_nothing(opened):
     world, drive = opened("nosana")
-    drive.made(span_s=7201)
+    assert drive.create(1, span_s=7201)["instance"]["price_usd_nano"] == drive.offer()["price_usd_nano"]
     made, = live(world)
     shown, = world.control("GET", "more")["more"]
     assert shown["timeout"] == 121 and shown["strategy"] == "SIMPLE" and shown["confidential"] is True
