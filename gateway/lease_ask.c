@@ -185,11 +185,18 @@ static void ask_network(struct logs_ask *ask, const struct lease_attempt *attemp
                  on_network_logs_end, ask);
 }
 
+/* The machine that the lease is about, or was until now: what it wrote at last is asked for while it is being ended. */
+static const struct lease_attempt *logged_attempt(const struct lease *lease)
+{
+    const struct lease_attempt *last = lease->attempt_count ? &lease->attempts[lease->attempt_count - 1] : NULL;
+    return last && last->state != ATTEMPT_CLOSED ? last : NULL;
+}
+
 static void on_door_logs(void *ctx, enum error error, const struct door_logs *logs)
 {
     struct logs_ask *ask = ctx;
     if (error != ERR_NONE) {
-        ask_network(ask, lease_current(ask->lease));
+        ask_network(ask, logged_attempt(ask->lease));
         return;
     }
     if (logs->bytes.len && !buf_append_str(&ask->bytes, logs->bytes)) {
@@ -203,7 +210,7 @@ static void on_door_logs(void *ctx, enum error error, const struct door_logs *lo
 static void on_logs_ask(void *arg)
 {
     struct logs_ask *ask = arg;
-    const struct lease_attempt *attempt = lease_current(ask->lease);
+    const struct lease_attempt *attempt = logged_attempt(ask->lease);
     struct door_view view;
     if (!attempt) {
         logs_return(ask, ERR_NOT_FOUND);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define LOOK_EVERY_NS NS_PER_S
+#define GAP_MOST 4 /* looks from one question for logs to the next, while nothing comes: networks count questions */
 #define QUIET_MAX_NS (15 * NS_PER_S)
 #define FROM_MOST (INT64_C(1) << 50)
 
@@ -19,7 +20,10 @@ struct logs {
     struct api_call *call;
     struct timer timer;
     int64_t from, sent_ns;
+    uint32_t attempt;       /* whose logs these are; 0: none yet */
+    unsigned gap, looks;    /* since the last question for logs */
     enum lease_state state; /* that was told last; LEASE_STATE_COUNT: none */
+    json_t *end;            /* the lease is over: what is told after the last logs */
     bool is_following, is_asking, is_gone, is_noted;
 };
 
@@ -51,6 +55,7 @@ static void logs_end(struct logs *logs)
 {
     struct api_call *call = logs->call;
     timer_clear(call->reactor->loop, &logs->timer);
+    json_decref(logs->end);
     free(logs);
     api_stream_end(call);
 }
@@ -107,11 +112,10 @@ static bool send_json(struct logs *logs, const char *name, json_t *take_data)
     return is_sent;
 }
 
-static bool send_state(struct logs *logs, const char *name, const struct lease *lease)
+static json_t *state_json(const struct lease *lease)
 {
-    return send_json(logs, name,
-                     json_pack("{s:s, s:s?, s:I}", "state", lease_state_name(lease->state), "reason",
-                               lease->reason[0] ? lease->reason : NULL, "at", (json_int_t)clock_wall_ms()));
+    return json_pack("{s:s, s:s?, s:I}", "state", lease_state_name(lease->state), "reason",
+                     lease->reason[0] ? lease->reason : NULL, "at", (json_int_t)clock_wall_ms());
 }
 
 static void wait_a_while(struct logs *logs)
@@ -127,43 +131,71 @@ static void wait_a_while(struct logs *logs)
         logs_end(logs);
 }
 
+/* False: the caller is gone, or too slow. */
+static bool tell_logs(struct logs *logs, enum error code, struct str bytes, int64_t next, const char *message)
+{
+    logs->looks = 0;
+    logs->gap = code == ERR_NOT_FOUND ? 1 : logs->gap * 2 < GAP_MOST ? logs->gap * 2 : GAP_MOST;
+    if (!code && bytes.len > 0) {
+        logs->from = next;
+        logs->gap = 1;
+        return send_log(logs, bytes, next);
+    }
+    if (!code || code == ERR_NOT_FOUND || logs->is_noted)
+        return true;
+    logs->is_noted = true;
+    return send_json(logs, "note", json_pack("{s:s}", "message", message && *message ? message : error_text(code)));
+}
+
 static void on_logs(void *ctx, enum error code, struct str bytes, int64_t next, const char *message)
 {
     struct logs *logs = ctx;
-    bool lives = !logs->is_gone;
     if (!logs->is_following) {
         answer_text(logs, code, bytes, message);
         return;
     }
-    if (lives && !code && bytes.len > 0) {
-        lives = send_log(logs, bytes, next);
-        logs->from = next;
-    } else if (lives && code && code != ERR_NOT_FOUND && !logs->is_noted) {
-        logs->is_noted = true;
-        lives =
-            send_json(logs, "note", json_pack("{s:s}", "message", message && *message ? message : error_text(code)));
+    bool lives = !logs->is_gone && tell_logs(logs, code, bytes, next, message);
+    if (lives && !logs->end) {
+        wait_a_while(logs);
+        return;
     }
     if (lives) {
-        wait_a_while(logs);
-    } else {
-        logs->is_asking = false;
-        logs_end(logs);
+        json_t *end = logs->end;
+        logs->end = NULL;
+        lives = send_json(logs, "end", end);
     }
+    logs_end(logs);
+}
+
+/* Another machine's logs begin at the beginning. */
+static void note_attempt(struct logs *logs, const struct lease *lease)
+{
+    const struct lease_attempt *now = lease->attempt_count ? &lease->attempts[lease->attempt_count - 1] : NULL;
+    if (!now || now->number == logs->attempt)
+        return;
+    if (logs->attempt)
+        logs->from = 0;
+    logs->attempt = now->number;
 }
 
 static void follow(struct logs *logs, struct lease *take)
 {
-    bool lives = !logs->is_gone, is_over = lease_is_over(take);
-    if (lives && take->state != logs->state)
-        lives = send_state(logs, is_over ? "end" : "state", take);
+    bool lives = !logs->is_gone, is_new = take->state != logs->state;
     logs->state = take->state;
-    if (!lives || is_over) {
+    note_attempt(logs, take);
+    if (lives && lease_is_over(take))
+        lives = (logs->end = state_json(take)) != NULL; /* after what was written until then */
+    else if (lives && is_new)
+        lives = send_json(logs, "state", state_json(take));
+    if (!lives) {
         lease_free(take);
-        logs->is_asking = false;
         logs_end(logs);
-        return;
+    } else if (++logs->looks < logs->gap && !is_new) {
+        lease_free(take);
+        wait_a_while(logs);
+    } else {
+        lease_logs(logs->call->reactor->gateway->control, logs->call->reactor, take, logs->from, on_logs, logs);
     }
-    lease_logs(logs->call->reactor->gateway->control, logs->call->reactor, take, logs->from, on_logs, logs);
 }
 
 static void on_lease(void *ctx, enum error code, struct lease *take)
@@ -195,7 +227,8 @@ static void start(struct api_call *call, struct lease *take)
         lease_fail(call, ERR_NO_MEMORY);
         return;
     }
-    *logs = (struct logs){.call = call, .timer = {.on_due = look}, .state = LEASE_STATE_COUNT, .is_asking = true};
+    *logs =
+        (struct logs){.call = call, .timer = {.on_due = look}, .state = LEASE_STATE_COUNT, .gap = 1, .is_asking = true};
     if (!query_flag(call, "follow", &is_following, &error) ||
         !query_int(call, "from", 0, FROM_MOST, &logs->from, &error)) {
         lease_free(take);

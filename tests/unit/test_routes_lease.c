@@ -14,6 +14,7 @@ static struct stored {
     char id[ID_TEXT_MAX], tenant[ID_TEXT_MAX], reason[64];
     int64_t quoted, budget;
     enum lease_state state;
+    uint32_t attempt;
 } stored[MANY];
 static size_t stored_count;
 static bool is_store_down;
@@ -34,6 +35,8 @@ static struct lease *lease_of(const struct stored *from)
     snprintf(lease->tenant, sizeof(lease->tenant), "%s", from->tenant);
     snprintf(lease->reason, sizeof(lease->reason), "%s", from->reason);
     lease->state = from->state;
+    lease->attempt_count = from->attempt > 0;
+    lease->attempts[0].number = from->attempt;
     return lease;
 }
 
@@ -417,12 +420,21 @@ static void test_logs_followed(void **state)
     assert_true(stream_has("event: log\nid: 7\ndata: a\ndata: \ndata: b\n\n"));
     log_text = "..a\r\n\nb\n";
     turn_until(stream_has("event: log\nid: 8\ndata: \ndata: \n\n"));
+    stored[0].attempt = 1;
+    log_text = "..a\r\n\nb\n+";
+    turn_until(stream_has("event: log\nid: 9\ndata: +\n\n"));
+    stored[0].attempt = 2; /* another machine */
+    log_text = "anew";
+    turn_until(stream_has("event: log\nid: 4\ndata: anew\n\n"));
     log_denied = "no more";
     turn_until(stream_has("event: note\ndata: {\"message\":\"no more\"}\n\n"));
+    log_denied = NULL;
+    log_text = "anew, last words"; /* written before it ended */
     snprintf(stored[0].reason, sizeof(stored[0].reason), "you ended it");
     stored[0].state = LEASE_ENDED;
     turn_until(has_stream_ended);
-    assert_true(stream_has("event: end\ndata: {\"state\":\"ended\",\"reason\":\"you ended it\","));
+    assert_true(stream_has("event: log\nid: 16\ndata: , last words\n\nevent: end\ndata: "
+                           "{\"state\":\"ended\",\"reason\":\"you ended it\","));
 }
 
 static void test_logs_let_go(void **state)
