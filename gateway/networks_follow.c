@@ -247,11 +247,15 @@ static void on_followed(void *ctx, const redisReply *reply, enum error error)
 
 void net_follow(struct net *net)
 {
+    char life[24];
+    int64_t looks_s = 3 * net->settings->poll_s;
+    looks_s = looks_s < NET_LIFE_LEAST_S ? NET_LIFE_LEAST_S : looks_s > NET_LIFE_MOST_S ? NET_LIFE_MOST_S : looks_s;
+    snprintf(life, sizeof(life), "%lld", (long long)looks_s * 1000);
     const struct str args[] = {net_key(net, NET_POLLER),
                                net_key(net, NET_STATE),
                                net_key(net, NET_CHANGES),
                                str_of(net->all->control->gateway->id),
-                               net->network ? STR(NET_POLLER_LIFE_MS) : STR("0"),
+                               net->network ? str_of(life) : STR("0"),
                                net->last[0] ? str_of(net->last) : STR("0-0"),
                                STR(CHANGES_MOST)};
     if (!net->is_asking)

@@ -16,7 +16,10 @@
 #include "scheduler/reputation.h"
 
 #define NETS_MAX 64
-#define NET_POLLER_LIFE_MS "10000" /* renewed each second: another takes over when a gateway has gone this long */
+/* Of being poller, renewed each second: another takes over when a gateway has gone as long as three looks, within
+ * these bounds. */
+#define NET_LIFE_LEAST_S 3
+#define NET_LIFE_MOST_S 10
 #define NET_KEY_MAX (NETWORK_ID_MAX + 24)
 #define NET_STREAM_ID_MAX 48
 #define NET_ORIGIN_MAX 64

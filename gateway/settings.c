@@ -23,6 +23,7 @@ static const struct config_row take_rate_rows[] = {
     {.key = NULL},
 };
 
+#define OFFERS_TTL_LEAST_S 15
 #define NETWORK(field) offsetof(struct settings_network, field)
 static const struct config_row network_rows[] = {
     {.key = "id", .type = CONFIG_STRING, .offset = NETWORK(id), .help = "unique, shown to users"},
@@ -55,7 +56,7 @@ static const struct config_row network_rows[] = {
      .standard = "0",
      .min = 0,
      .max = 604800,
-     .help = "older offers are not sold; 0: 3 x poll_s"},
+     .help = "older offers are not sold; 0: 3 x poll_s, at least 15"},
     {.key = "markup_bps",
      .type = CONFIG_INT,
      .offset = NETWORK(markup_bps),
@@ -321,7 +322,9 @@ void settings_rates(const struct settings *settings, struct rates *ret)
 
 int64_t settings_offers_ttl_ms(const struct settings_network *network)
 {
-    return (network->offers_ttl_s ? network->offers_ttl_s : 3 * network->poll_s) * 1000;
+    int64_t looks_s = 3 * network->poll_s; /* and as long as it takes another gateway to look when one has died */
+    looks_s = looks_s > OFFERS_TTL_LEAST_S ? looks_s : OFFERS_TTL_LEAST_S;
+    return (network->offers_ttl_s ? network->offers_ttl_s : looks_s) * 1000;
 }
 
 static bool is_url(const char *text)

@@ -81,7 +81,7 @@ def test_offers_of_a_network(make_gateway, make_fake):
     first = offers_of(gateway, gpu="4090", region="se", explain=1)[0]
     assert first["network"] == "fake" and first["gpu"] == "nvidia/rtx4090-24" and first["gpu_raw"] == "NVIDIA GeForce RTX 4090"
     assert first["id"].startswith("off_") and first["unproven"] and first["available"] == 4 and first["country"] == "SE"
-    assert first["terms"]["amount"] == "0.50" and first["expires_at"] == first["observed_at"] + 3000
+    assert first["terms"]["amount"] == "0.50" and first["expires_at"] == first["observed_at"] + 15000
     assert offers_of(gateway, gpu="4090")[0]["id"] == first["id"]
     unknown = offers_of(gateway, gpu="unknown")
     assert [o["gpu_raw"] for o in unknown] == ["Voodoo 2"] and unknown[0]["gpu"] == "unknown"

@@ -143,6 +143,7 @@ static void everything(void **state)
     assert_int_equal(networks[1].markup_bps, 0);
     assert_int_equal(settings_offers_ttl_ms(&networks[0]), 45000);
     assert_int_equal(settings_offers_ttl_ms(&networks[1]), 180000);
+    assert_int_equal(settings_offers_ttl_ms(&(struct settings_network){.poll_s = 1}), 15000);
     assert_int_equal(networks[0].reconcile_s, 5);
     assert_int_equal(networks[1].reconcile_s, 60);
     assert_int_equal(networks[0].orphan_grace_s, 0);
