@@ -26,6 +26,8 @@ struct network_options {
 MUST_CHECK enum error network_open(const struct network_options *options, struct network **ret, char *error);
 struct network *network_free(struct network *network); /* open calls complete with SUPPLY_TRANSIENT "closed" inside */
 struct str network_id(const struct network *network);
+/* How long its listings may lag: the adapter's settle_ms, or as configured. */
+int64_t network_settle_ms(const struct network *network);
 
 struct network_result {
     enum supply_error error;

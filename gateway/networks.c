@@ -213,7 +213,7 @@ struct lease_terms networks_terms(void *ctx, const char *network)
         return (struct lease_terms){.is_known = false};
     return (struct lease_terms){.is_known = true,
                                 .probe = probes[net->settings->probe],
-                                .settle_ms = net->adapter->settle_ms,
+                                .settle_ms = net->network ? network_settle_ms(net->network) : net->adapter->settle_ms,
                                 .boot_ms = net->adapter->boot_ms};
 }
 

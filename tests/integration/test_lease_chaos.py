@@ -24,7 +24,7 @@ LEASES = int(os.environ.get("SLUICE_CHAOS_LEASES", "240"))
 VERBOSE = "SLUICE_CHAOS_VERBOSE" in os.environ
 SEED = int(os.environ.get("SLUICE_CHAOS_SEED", "7"))
 CALLERS = 8
-AT_ONCE = 160  # leases that are not over, at a time
+AT_ONCE = max(160, min(LEASES // 5, 1600))  # leases that are not over, at a time
 KILL_EVERY_S = (4.0, 12.0)
 
 FAULTS = [
@@ -77,7 +77,7 @@ class Caller(threading.Thread):
             time.sleep(0.1)
 
     def make(self):
-        body = {"gpu": self.random.choice(GPUS), "count": 1, "image": "example.test/x/y:1", "max_price_per_gpu_hour_usd": "30.00"}
+        body = {"gpu": self.random.choice(GPUS), "count": 1, "image": "example.test/x/y:1", "max_price_per_gpu_hour_usd": "30.00", "retry_until_up": self.random.random() < 0.5}
         if self.random.random() < 0.7:
             body["max_duration_s"] = self.random.randint(1, 4)
         answer = self.call("POST", "/api/v1/leases", json=body, headers={"Idempotency-Key": uuid.uuid4().hex})
@@ -155,7 +155,7 @@ LEASE_SETTINGS = {"slice": "2s", "watch": "1s", "boot_poll": "200ms", "grace": "
 def start_gateways(simulators, redis_url, make_gateway, **fields):
     rows, env = [], {}
     for simulator in simulators:
-        row, variables = simulator.settings(probe="off", **fields)
+        row, variables = simulator.settings(probe="off", options={"pace_percent": "0", "settle_ms": "2000", "deadline_ms": "8000"}, **fields)
         rows.append(row)
         env.update(variables)
     config = {"networks": rows, "redis": {"url": redis_url}, "leases": LEASE_SETTINGS}
@@ -227,7 +227,8 @@ def test_leases_under_fire(simulators, redis_url, make_gateway):
         assert row["state"] in OVER and (Decimal(row["cost_usd"]) == 0 or price > 0), row
 
     states = Counter(row["state"] for row in rows.values())
+    reasons = Counter(row["reason"][:90] for row in rows.values() if row["state"] == "failed")
     errors = Counter(a["error"] for row in rows.values() for a in row["attempts"] if a.get("error"))
     print(f"\n{len(rows)} leases, {dict(states)}, attempts given up {dict(errors)}, {killer.kills} kills, "
-          f"made {sum(len(s.truth()['instances']) for s in simulators)} instances, cost {costs} USD")
+          f"made {sum(len(s.truth()['instances']) for s in simulators)} instances, cost {costs} USD, failed because {reasons.most_common(6)}")
     assert states["ended"] > len(rows) * 0.5
