@@ -60,7 +60,7 @@ struct adapter {
     const char *base_url;       /* default */
     const char *credentials[4]; /* keys that must be given, "?key": may be; ends with NULL */
     const char *options[12];    /* keys of `options` that it knows, "price.*": all that start so; ends with NULL. Known
-                                   to all: pace_percent (of the intervals below), deadline_ms, settle_ms, ca_file,
+                                   to all: pace_percent (of the intervals below), deadline_ms, settle_ms, boot_ms, ca_file,
                                    client_cert_file, client_key_file; with ADAPTER_IMPORTED_PRICE price.<gpu> */
     unsigned traits;
     int64_t interval_ns[ADAPTER_OPS];       /* least time between two requests of an operation; 0: none */

@@ -8,6 +8,7 @@
 #define PACE_MAX 1000
 #define DEADLINE_MS_MAX INT64_C(600000)
 #define SETTLE_MS_MAX 3600000
+#define BOOT_MS_MAX 86400000
 
 const char *adapter_op_name(enum adapter_op op)
 {
@@ -18,7 +19,7 @@ const char *adapter_op_name(enum adapter_op op)
 /* -- the configuration -- */
 
 /* Options that every network knows: pace_percent (of the adapter's least intervals), deadline_ms (of every call),
- * settle_ms (in place of the adapter's), the
+ * settle_ms and boot_ms (in place of the adapter's), the
  * files of TLS, and the prices of a network that has none. */
 static bool is_common_option(const struct adapter *adapter, struct str key)
 {
@@ -93,6 +94,9 @@ static enum error network_fill(struct network *network, const struct network_opt
         return refuse(options, "pace_percent is a number from 0 to 1000", NULL, error);
     if (!number_option(network, "deadline_ms", DEADLINE_MS_MAX, &network->deadline_ms))
         return refuse(options, "deadline_ms is a number from 0 to 600000", NULL, error);
+    network->boot_ms = options->adapter->boot_ms;
+    if (!number_option(network, "boot_ms", BOOT_MS_MAX, &network->boot_ms))
+        return refuse(options, "boot_ms is a number from 0 to 86400000", NULL, error);
     network->settle_ms = options->adapter->settle_ms;
     if (!number_option(network, "settle_ms", SETTLE_MS_MAX, &network->settle_ms))
         return refuse(options, "settle_ms is a number from 0 to 3600000", NULL, error);
@@ -144,6 +148,11 @@ struct network *network_free(struct network *network)
 struct str network_id(const struct network *network)
 {
     return str_of(network->id);
+}
+
+int64_t network_boot_ms(const struct network *network)
+{
+    return network->boot_ms;
 }
 
 int64_t network_settle_ms(const struct network *network)

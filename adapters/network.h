@@ -28,6 +28,7 @@ struct network *network_free(struct network *network); /* open calls complete wi
 struct str network_id(const struct network *network);
 /* How long its listings may lag: the adapter's settle_ms, or as configured. */
 int64_t network_settle_ms(const struct network *network);
+int64_t network_boot_ms(const struct network *network); /* likewise: the hard limit from create to running; 0: 20 min */
 
 struct network_result {
     enum supply_error error;

@@ -36,7 +36,7 @@ struct network {
     int64_t seen_ns[ADAPTER_OPS], any_seen_ns; /* and by when the network has seen it: from when it answered */
     int64_t hold_ns[ADAPTER_OPS];              /* none before that: the network said so */
     unsigned strikes[ADAPTER_OPS];             /* refusals for asking too often, in a row */
-    int64_t pace_percent, deadline_ms, settle_ms;
+    int64_t pace_percent, deadline_ms, settle_ms, boot_ms;
     struct gpu_seen *gpus; /* normalise.c: spellings that were looked up */
 };
 

@@ -154,7 +154,8 @@ void drive_door(struct drive *drive)
                                 .door = door,
                                 .exit_code = view.exit_code,
                                 .message = str_of(text)};
-    if (event.door == LEASE_DOOR_REFUSED)
+    /* One that is active was judged before: blamed once. */
+    if (event.door == LEASE_DOOR_REFUSED && drive->lease->state == LEASE_PROBING)
         networks_note(drive->driver->networks, attempt->of.network, &attempt->of, SUPPLY_PROBE_FAILED, text);
     drive_apply(drive, &event);
 }

@@ -214,7 +214,7 @@ struct lease_terms networks_terms(void *ctx, const char *network)
     return (struct lease_terms){.is_known = true,
                                 .probe = probes[net->settings->probe],
                                 .settle_ms = net->network ? network_settle_ms(net->network) : net->adapter->settle_ms,
-                                .boot_ms = net->adapter->boot_ms};
+                                .boot_ms = net->network ? network_boot_ms(net->network) : net->adapter->boot_ms};
 }
 
 bool net_is_stale(const struct net *net)

@@ -58,6 +58,7 @@ class Caller(threading.Thread):
         self.gateways, self.tenant, self.count = gateways, tenant, count
         self.random = random.Random(seed)
         self.leases, self.bad = [], []
+        self.http = httpx.Client(timeout=15, headers={"Authorization": f"Bearer {tenant.key}"})
 
     def call(self, method, path, **kwargs):
         """Over any gateway, again until one answers."""
@@ -65,9 +66,7 @@ class Caller(threading.Thread):
         while True:
             gateway = self.random.choice(self.gateways)
             try:
-                answer = httpx.request(method, gateway.url + path, timeout=15,
-                                       headers={"Authorization": f"Bearer {self.tenant.key}", **kwargs.get("headers", {})},
-                                       json=kwargs.get("json"), params=kwargs.get("params"))
+                answer = self.http.request(method, gateway.url + path, **kwargs)
                 if answer.status_code < 500 and answer.status_code != 429:
                     return answer
             except httpx.HTTPError:
@@ -107,7 +106,7 @@ class Caller(threading.Thread):
                     self.leases.append(lease["id"])
                 elif lease["ends"] and (row["state"] == "active" or self.random.random() < 0.02):
                     self.call("DELETE", f"/api/v1/leases/{lease['id']}")
-            time.sleep(0.2)
+            time.sleep(1)
 
 
 class Killer(threading.Thread):
@@ -155,7 +154,8 @@ LEASE_SETTINGS = {"slice": "2s", "watch": "1s", "boot_poll": "200ms", "grace": "
 def start_gateways(simulators, redis_url, make_gateway, **fields):
     rows, env = [], {}
     for simulator in simulators:
-        row, variables = simulator.settings(probe="off", options={"pace_percent": "0", "settle_ms": "2000", "deadline_ms": "8000"}, **fields)
+        row, variables = simulator.settings(probe="off", options={"pace_percent": "0", "settle_ms": "2000", "boot_ms": "6000",
+                                                                         "deadline_ms": "8000"}, **fields)
         rows.append(row)
         env.update(variables)
     config = {"networks": rows, "redis": {"url": redis_url}, "leases": LEASE_SETTINGS}
@@ -164,6 +164,14 @@ def start_gateways(simulators, redis_url, make_gateway, **fields):
 
 def all_leases(gateway):
     return harness.all_pages(lambda params: gateway.admin_ok("GET", "/api/v1/leases", params=params))
+
+
+def tell(gateways):
+    try:
+        rows = all_leases(gateways[0])
+    except httpx.HTTPError:
+        return
+    print(Counter(r["state"] for r in rows), [(r["id"], r["state"], r["reason"]) for r in rows if r["state"] not in OVER][:3], flush=True)
 
 
 @pytest.mark.timeout(300 + LEASES)
@@ -183,8 +191,7 @@ def test_leases_under_fire(simulators, redis_url, make_gateway):
         while caller.is_alive():
             caller.join(20)
             if VERBOSE:
-                rows = all_leases(gateways[0]) if gateways[0].is_up() else []
-                print(Counter(r["state"] for r in rows), [(r["id"], r["state"], r["reason"]) for r in rows if r["state"] not in OVER][:4])
+                tell(gateways)
     killer.is_over.set()
     killer.join(90)
     for simulator in simulators:
