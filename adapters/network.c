@@ -19,12 +19,12 @@ const char *adapter_op_name(enum adapter_op op)
 /* -- the configuration -- */
 
 /* Options that every network knows: pace_percent (of the adapter's least intervals), deadline_ms (of every call),
- * settle_ms and boot_ms (in place of the adapter's), the
- * files of TLS, and the prices of a network that has none. */
+ * settle_ms and boot_ms (in place of the adapter's), the files of TLS, and the prices of a network that has none. */
 static bool is_common_option(const struct adapter *adapter, struct str key)
 {
     return str_eq(key, STR("pace_percent")) || str_eq(key, STR("deadline_ms")) || str_eq(key, STR("settle_ms")) ||
-           str_eq(key, STR("ca_file")) || str_eq(key, STR("client_cert_file")) || str_eq(key, STR("client_key_file")) ||
+           str_eq(key, STR("boot_ms")) || str_eq(key, STR("ca_file")) || str_eq(key, STR("client_cert_file")) ||
+           str_eq(key, STR("client_key_file")) ||
            (adapter->traits & ADAPTER_IMPORTED_PRICE && str_starts(key, STR("price.")));
 }
 

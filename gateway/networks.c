@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "scheduler/lease_store.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,25 +26,51 @@ static void net_close(struct net *net)
     sighting_unref(net->sighting);
 }
 
-static enum error open_network(struct networks *networks, const struct net *net, const char *installation,
-                               struct network **ret)
+/* error: CONFIG_ERROR_MAX; set on ERR_BAD_INPUT, and says which network. */
+static enum error open_network(struct networks *networks, const struct settings_network *settings,
+                               const struct adapter *adapter, const char *installation, struct network **ret,
+                               char *error)
 {
-    char error[CONFIG_ERROR_MAX];
-    const struct settings_network *settings = net->settings;
     const struct network_options options = {.loop = networks->loop,
                                             .http = networks->http,
-                                            .adapter = net->adapter,
+                                            .adapter = adapter,
                                             .id = settings->id,
                                             .base_url = settings->base_url,
                                             .credential = &settings->credential,
                                             .options = &settings->options,
                                             .rates = &networks->rates,
                                             .installation = str_of(installation)};
-    enum error code = network_open(&options, ret, error);
-    if (code == ERR_BAD_INPUT) /* says which network */
-        log_error(&(struct log_ctx){.network = settings->id}, "%s", error);
+    return network_open(&options, ret, error);
+}
+
+static enum error net_open_network(struct net *net, const char *installation, struct network **ret)
+{
+    char error[CONFIG_ERROR_MAX];
+    const char *id = net->settings->id;
+    enum error code = open_network(net->all, net->settings, net->adapter, installation, ret, error);
+    if (code == ERR_BAD_INPUT)
+        log_error(&(struct log_ctx){.network = id}, "%s", error);
     else if (code)
-        log_error(&(struct log_ctx){.network = settings->id}, "network %s: %s", settings->id, error_text(code));
+        log_error(&(struct log_ctx){.network = id}, "network %s: %s", id, error_text(code));
+    return code;
+}
+
+enum error networks_check(const struct settings *settings, char error[static CONFIG_ERROR_MAX])
+{
+    const struct settings_network *rows = settings->networks.items;
+    struct networks none = {0};
+    enum error code = ERR_NONE;
+    settings_rates(settings, &none.rates);
+    for (size_t i = 0; !code && i < settings->networks.count; i++) {
+        const struct adapter *adapter = adapter_find(str_of(rows[i].adapter));
+        struct network *tried = NULL;
+        if (!adapter)
+            continue; /* native: settings_check refuses all else */
+        code = open_network(&none, &rows[i], adapter, ANY_INSTALLATION, &tried, error);
+        if (code && code != ERR_BAD_INPUT)
+            snprintf(error, CONFIG_ERROR_MAX, "network %s: %s", rows[i].id, error_text(code));
+        network_free(tried);
+    }
     return code;
 }
 
@@ -63,7 +90,7 @@ static enum error net_open(struct networks *networks, const struct settings_netw
     if (!net->adapter)
         return ERR_BAD_INPUT; /* settings_check refuses it */
     /* The installation is not known yet, but the operator should hear at once what is wrong. */
-    enum error error = open_network(networks, net, ANY_INSTALLATION, &tried);
+    enum error error = net_open_network(net, ANY_INSTALLATION, &tried);
     network_free(tried);
     return error;
 }
@@ -143,7 +170,7 @@ static void on_installation(void *ctx, enum error error, struct str installation
         return;
     for (size_t i = 0; i < networks->count; i++) {
         struct net *net = &networks->nets[i];
-        if (open_network(networks, net, networks->installation, &net->network) != ERR_NONE)
+        if (net_open_network(net, networks->installation, &net->network) != ERR_NONE)
             log_error(&(struct log_ctx){.network = net->settings->id}, "network %s cannot be opened",
                       net->settings->id);
     }

@@ -11,6 +11,8 @@
 
 struct networks;
 
+/* What networks_open would say of the configuration, without a gateway; error says which network. */
+MUST_CHECK enum error networks_check(const struct settings *settings, char error[static CONFIG_ERROR_MAX]);
 /* Opens every network but `native` ones. ERR_BAD_INPUT: one refuses its configuration (logged with its id). */
 MUST_CHECK enum error networks_open(struct control *control, struct redis *redis, struct networks **ret);
 /* Resigns as poller, so that another gateway takes over at once. */

@@ -6,6 +6,7 @@
 #include "core/redis_child.h"
 #include "gateway/bootstrap.h"
 #include "gateway/control.h"
+#include "gateway/networks.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -396,16 +397,26 @@ static void stop(struct daemon *daemon)
     daemon->redis_child = redis_child_stop(daemon->redis_child);
 }
 
+/* --check: what the adapters say of their rows comes after all else that read_options has checked. */
+static int check_networks(struct daemon *daemon)
+{
+    char error[CONFIG_ERROR_MAX];
+    bool is_good = networks_check(&daemon->settings, error) == ERR_NONE;
+    if (is_good)
+        puts("sluiced: the settings are in order");
+    else
+        fprintf(stderr, "sluiced: %s\n", error);
+    settings_free(&daemon->settings);
+    return is_good ? 0 : 2;
+}
+
 int main(int argc, char **argv)
 {
     static struct daemon daemon;
     read_options(argc, argv, &daemon);
     log_init("sluiced", (enum log_level)daemon.settings.log_level);
-    if (daemon.check_only) {
-        puts("sluiced: the settings are in order");
-        settings_free(&daemon.settings);
-        return 0;
-    }
+    if (daemon.check_only)
+        return check_networks(&daemon);
     raise_file_limit();
     struct gateway *gateway = &daemon.gateway;
     gateway->settings = &daemon.settings;

@@ -1,6 +1,7 @@
 """The configuration file and the command lines."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -30,6 +31,28 @@ def test_good_configurations(tmp_path):
     done = check(harness.REPO / "deploy/sluice.yaml")
     assert done.returncode == 0, done.stderr
     assert check(tmp_path / "not-there.yaml").returncode != 0
+
+
+def test_example_of_networks(tmp_path):
+    """As it is, and with every line that is commented out; what an adapter does not know is refused before anything starts."""
+    text = (harness.REPO / "deploy/networks.yaml").read_text().replace("/tmp/sluice-fake", str(tmp_path / "fake"))
+    whole = re.sub(r"^( +)# (?=[a-z][\w./-]*: )", r"\1", text, flags=re.M)
+    secrets = {name: "x" for name in re.findall(r"env:(\w+)", whole)}
+    adapters = re.findall(r"^    adapter: (\w+)", text, flags=re.M)
+    assert set(adapters) == {"akash", "aws", "fake", "ionet", "kubernetes", "lambda", "nosana", "runpod", "vast"}
+    path = tmp_path / "c.yaml"
+    for one in (text, whole):
+        path.write_text(one)
+        done = check(path, **secrets)
+        assert done.returncode == 0, done.stderr
+    assert whole.count("\n      ") == text.count("\n      ") and len(whole) < len(text)
+    done = check(path, **{**secrets, "VAST_API_KEY": ""})
+    assert done.returncode == 2 and "VAST_API_KEY" in done.stderr
+    for was, now, words in (("reliability_min", "reliability", ("vast-main", "reliability")), ("region: us-east-1 ", "", ("aws-virginia", "region")),
+                            ("ssh_key: ops", "", ("lambda-main", "ssh_key")), ("profile: coreweave", "profile: cw", ("coreweave-main", "profile"))):
+        path.write_text(text.replace(was, now))
+        done = check(path, **secrets)
+        assert done.returncode == 2 and all(word in done.stderr for word in words), (was, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("argv", [["--nonsense"], ["--listen", "nowhere"], ["--threads", "x"], ["--redis", "http://x"], ["stray"]])
