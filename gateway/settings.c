@@ -179,7 +179,7 @@ static const struct config_row rows[] = {
     NUMBER("leases.retry", CONFIG_MS, leases.retry_ms, "15s", 100, 3600000,
            "first pause of a lease that waits for an offer"),
     NUMBER("leases.silent", CONFIG_MS, leases.silent_ms, "3m", 1000, 86400000,
-           "neither its network nor its worker tell of it: lost"),
+           "neither network nor worker tell of it: warned, not charged"),
     NUMBER("leases.seek", CONFIG_MS, leases.seek_ms, "2m", 1000, 86400000,
            "what a lost answer may have made is looked for so long"),
     {.key = "models.aliases",
