@@ -117,7 +117,7 @@ static void offer_row(struct table *table, const json_t *offer, bool is_wide, bo
 /* Heads of the columns that are shown. */
 static struct table *offers_table(bool is_wide, bool is_explained)
 {
-    static const char *const first[] = {"OFFER",  "NETWORK",  "GPU",           ">COUNT",      ">VRAM",
+    static const char *const first[] = {"OFFER",  "NETWORK",  "GPU",           ">COUNT",      ">VRAM GIB",
                                         "REGION", ">$/GPU-H", "INTERRUPTIBLE", ">REPUTATION", ">SCORE"};
     static const char *const explained[] = {">PRICE PART", ">LATENCY PART", ">REPUTATION PART"};
     static const char *const wide[] = {">LATENCY MS", "AS SPELT", "OBSERVED AT"};
