@@ -11,6 +11,8 @@
 
 #define STORE_PAUSE_MS 1000 /* Redis did not answer a question of money: the same again */
 #define BPS 10000
+#define SPAN_PREPAID_S (24 * 3600)
+#define SPAN_OPEN_S (30 * 24 * 3600)
 
 /* -- the market -------------------------------------------------------------------------------------------------- */
 
@@ -252,9 +254,13 @@ static void on_created(void *ctx, const struct network_result *result)
     drive_apply(drive, &event);
 }
 
-static int64_t span_of(const struct lease *lease)
+/* How long it is wanted. Without an end: a day where it is paid before, after which the lease moves on to another
+ * machine; elsewhere so long that only what nobody ends any more meets it. */
+static int64_t span_of(const struct lease *lease, const struct network *network)
 {
-    return lease->request.max_duration_s > 0 ? lease->request.max_duration_s : 24 * 3600;
+    if (lease->request.max_duration_s > 0)
+        return lease->request.max_duration_s;
+    return network_adapter(network)->traits & ADAPTER_PREPAID ? SPAN_PREPAID_S : SPAN_OPEN_S;
 }
 
 static void send_create(struct drive *drive, const struct door_start *start)
@@ -282,7 +288,7 @@ static void send_create(struct drive *drive, const struct door_start *start)
                                  .price_max_usd_nano = price_cap(lease, &attempt->of),
                                  .price_quoted_usd_nano = attempt->of.network_price_usd_nano,
                                  .interruptible = attempt->of.interruptible,
-                                 .span_s = span_of(lease),
+                                 .span_s = span_of(lease, network),
                                  .disk_gib = request->disk_gib};
     if (start && start->user_data.ptr)
         order.script = start->user_data;

@@ -8,8 +8,8 @@ import httpx
 
 import harness
 
-# By adapter: its program, what the credential is called, options, and the names under which its simulator's key goes.
-# TOML of one row: script, {credential: constant text or None for the simulator's key}, {option: value}.
+# By adapter.
+# A row: script, {credential: constant text, or None for the simulator's key}, {option: value}.
 NETWORKS = {
     "vast": ("vast.py", {"api_key": None}, {}),
     "lambda": ("lambda_sim.py", {"api_key": None}, {"ssh_key": "sluice"}),
