@@ -208,13 +208,14 @@ static json_t *fields_write(const void *base, const struct field *fields, size_t
     return to;
 }
 
-static json_t *pairs_write(const struct lease_request *request)
+/* Values may be secrets: of a lease that is over they are of no more use, and not kept. */
+static json_t *pairs_write(const struct lease_request *request, bool is_over)
 {
     json_t *env = json_array();
     for (size_t i = 0; env && i < request->env_count; i++) {
         json_t *pair = json_array();
         json_array_append_new(pair, text_of(request->env[i].key));
-        json_array_append_new(pair, text_of(request->env[i].value));
+        json_array_append_new(pair, is_over ? json_string("") : text_of(request->env[i].value));
         json_array_append_new(env, pair);
     }
     return env;
@@ -247,11 +248,12 @@ static json_t *endpoints_write(const struct lease *lease)
     return list;
 }
 
-static json_t *request_write(const struct lease_request *request)
+static json_t *request_write(const struct lease *lease)
 {
+    const struct lease_request *request = &lease->request;
     json_t *json = fields_write(request, FIELDS(request_fields));
     int failed = json_object_set_new(json, "argv", texts_write(request->argv, request->argc));
-    failed |= json_object_set_new(json, "env", pairs_write(request));
+    failed |= json_object_set_new(json, "env", pairs_write(request, lease_is_over(lease)));
     failed |= json_object_set_new(json, "ports", ports_write(request));
     if (failed) {
         json_decref(json);
@@ -281,7 +283,7 @@ bool lease_record_write(const struct lease *lease, struct buf *to)
     for (size_t i = 0; i < lease->attempt_count; i++)
         failed |= json_array_append_new(attempts, attempt_write(&lease->attempts[i]));
     failed |= json_object_set_new(json, "state", json_string(lease_state_name(lease->state)));
-    failed |= json_object_set_new(json, "request", request_write(&lease->request));
+    failed |= json_object_set_new(json, "request", request_write(lease));
     failed |= json_object_set_new(json, "endpoints", endpoints_write(lease));
     failed |= json_object_set_new(json, "attempts", attempts);
     size_t size = failed ? 0 : json_dumpb(json, NULL, 0, JSON_COMPACT);

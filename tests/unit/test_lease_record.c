@@ -114,6 +114,20 @@ static void both_ways(void **state)
     lease_free(lease);
 }
 
+/* What is over needs its secrets no more. */
+static void forgets_secrets(void **state)
+{
+    (void)state;
+    struct lease *lease = sample();
+    lease->state = LEASE_ENDED;
+    lease->attempts[0].state = lease->attempts[1].state = ATTEMPT_CLOSED;
+    struct lease *read = again(lease);
+    assert_int_equal(read->request.env_count, 2);
+    assert_true(is_text(read->request.env[0].key, "TOKEN") && is_text(read->request.env[0].value, ""));
+    lease_free(read);
+    lease_free(lease);
+}
+
 /* A network's message may be any bytes; the record stays readable. */
 static void odd_bytes(void **state)
 {
@@ -218,8 +232,8 @@ static void view(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_ways),      cmocka_unit_test(odd_bytes), cmocka_unit_test(refused),
-        cmocka_unit_test(request_limits), cmocka_unit_test(view),
+        cmocka_unit_test(both_ways), cmocka_unit_test(forgets_secrets), cmocka_unit_test(odd_bytes),
+        cmocka_unit_test(refused),   cmocka_unit_test(request_limits),  cmocka_unit_test(view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
