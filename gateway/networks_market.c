@@ -5,7 +5,9 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/money.h"
+#include "scheduler/gpu_name.h"
 #include "scheduler/rank.h"
+#include "scheduler/region.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -288,6 +290,31 @@ static size_t query_candidates(const struct networks *networks, const struct off
     return found;
 }
 
+/* Do all tags of the first list stand in the second one? */
+static bool has_tags(struct str wanted, struct str tags)
+{
+    for (struct str tag = str_next(&wanted, ','); tag.ptr; tag = str_next(&wanted, ',')) {
+        bool is_there = str_trim(tag).len == 0;
+        struct str rest = tags;
+        for (struct str have = str_next(&rest, ','); have.ptr && !is_there; have = str_next(&rest, ','))
+            is_there = str_eq_nocase(str_trim(have), str_trim(tag));
+        if (!is_there)
+            return false;
+    }
+    return true;
+}
+
+/* A certain offer must be what was asked for like any other: what is held and charged follows the request, what is
+ * created follows the offer. */
+static bool offer_fits(const struct net *net, const struct network_offer *of, const struct lease_request *request)
+{
+    return of->gpus == request->gpus && of->gpu[0] && gpu_name_means(request->gpu, str_of(of->gpu)) && !of->is_slice &&
+           !of->is_arm && (request->interruptible || !of->interruptible) &&
+           (!request->network.len || str_eq(request->network, str_of(net->settings->id))) &&
+           (!request->region.len || region_means(request->region, of->region, of->country)) &&
+           has_tags(request->require, of->tags);
+}
+
 size_t networks_candidates(struct networks *networks, const struct lease_request *request, size_t most,
                            struct lease_ranked *ret, size_t *ret_considered)
 {
@@ -298,6 +325,8 @@ size_t networks_candidates(struct networks *networks, const struct lease_request
         if (!entry || most == 0)
             return 0;
         *ret_considered = 1;
+        if (!offer_fits(net, &entry->of, request))
+            return 0;
         ret[0] = ranked_of(net, entry, 0);
         return 1;
     }

@@ -238,13 +238,58 @@ static void slices_and_arm_are_no_candidates(void **state)
     assert_string_equal(ranked[0].candidate.offer, "a");
 }
 
+/* Charged is what was asked for, created is what the offer is: they must be the same. */
+static void a_certain_offer_must_fit(void **state)
+{
+    struct world *world = *state;
+    char shown[OFFER_SHOWN_MAX];
+    struct network_offer offer = {.id = STR("spot"),
+                                  .gpu_raw = STR("H100"),
+                                  .gpu = "nvidia/h100-sxm-80",
+                                  .region = STR("eu-west"),
+                                  .tags = STR("gdpr,hipaa"),
+                                  .gpus = 8,
+                                  .interruptible = true,
+                                  .price_usd_nano = USD_NANO,
+                                  .reliability = -1};
+    struct offer_digest digest = offer_digest_of(STR("net0"), offer.id);
+    assert_int_equal(offer_table_put(&world->nets[0].table, &digest, &offer), OFFER_CHANGED);
+    build(world);
+    offer_shown_id(&digest, shown);
+    struct lease_request request = request_of(8), fits;
+    request.offer = str_of(shown);
+    request.interruptible = 1;
+    request.region = STR("eu");
+    request.require = STR("hipaa");
+    request.network = STR("net0");
+    assert_int_equal(candidates(world, &request, NULL), 1);
+    fits = request;
+    request.gpus = 1; /* eight for the price of one */
+    assert_int_equal(candidates(world, &request, NULL), 0);
+    request = fits;
+    request.gpu = STR("rtx4090");
+    assert_int_equal(candidates(world, &request, NULL), 0);
+    request = fits;
+    request.interruptible = 0;
+    assert_int_equal(candidates(world, &request, NULL), 0);
+    request = fits;
+    request.network = STR("net1");
+    assert_int_equal(candidates(world, &request, NULL), 0);
+    request = fits;
+    request.region = STR("us");
+    assert_int_equal(candidates(world, &request, NULL), 0);
+    request = fits;
+    request.require = STR("hipaa,sox");
+    assert_int_equal(candidates(world, &request, NULL), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(price_order_and_markup),           TEST(down_and_stale),
         TEST(one_machine_on_two_networks),      TEST(an_origin_that_failed),
-        TEST(slices_and_arm_are_no_candidates),
+        TEST(slices_and_arm_are_no_candidates), TEST(a_certain_offer_must_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
