@@ -65,7 +65,7 @@ struct lease_request {
     int interruptible;             /* 1: may be; 0: must not be */
     int64_t max_duration_s;        /* of being active; 0: until it is ended */
     int64_t deadline_s;  /* from created_at to active, else it fails; 0: 30 min, or none with retry_until_up */
-    bool retry_until_up; /* no candidate is no failure: wait and look again */
+    bool retry_until_up; /* no candidate is no failure: wait and look again, unless machines come to nothing */
     bool recovers;       /* after a loss: another one, in a new epoch */
     int64_t disk_gib;
 };

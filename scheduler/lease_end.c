@@ -114,11 +114,25 @@ void lease_move_search_failed(struct lease_step *step, struct str what)
     lease_move_failed(step, str_of(reason));
 }
 
+/* Machines of this epoch that were made and came to nothing, without a proof that was less than what was sold: after a
+ * few of them it is likelier the image than the machines, and each costs the operator. */
+static unsigned fruitless(const struct lease *lease)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < lease->attempt_count; i++) {
+        const struct lease_attempt *attempt = &lease->attempts[i];
+        bool is_silent = attempt->error == SUPPLY_PROBE_FAILED && attempt->door != LEASE_DOOR_REFUSED;
+        count += attempt->epoch == lease->epoch && attempt->known_ms > 0 &&
+                 (is_silent || attempt->error == SUPPLY_FAILED || attempt->error == SUPPLY_BOOT_TIMEOUT);
+    }
+    return count;
+}
+
 /* This search found nothing: over, or after a pause a new one. */
 void lease_end_search(struct lease_step *step, struct str what)
 {
     struct lease *lease = step->lease;
-    if (!lease->request.retry_until_up || lease_refusals(lease) > 0) {
+    if (!lease->request.retry_until_up || lease_refusals(lease) > 0 || fruitless(lease) >= LEASE_FRUITLESS_MAX) {
         lease_move_search_failed(step, what);
         return;
     }

@@ -11,6 +11,7 @@
 #define LEASE_BOOT_MS (20 * 60 * 1000)     /* the same */
 #define LEASE_DEADLINE_MS (30 * 60 * 1000) /* without a request's own */
 #define LEASE_BACK_OFF_MS_MAX 60000
+#define LEASE_FRUITLESS_MAX 8          /* machines that came to nothing: retry_until_up goes on no more */
 #define LEASE_ASK_MS 3000              /* first pause after a failure of asking */
 #define LEASE_ALIVE_MS 10000           /* alive so long after it was said to have ended: ended again */
 #define LEASE_STILL_STOPPING_MS 120000 /* the same while it says that it is on its way */

@@ -511,6 +511,47 @@ static void until_up(void **state)
     assert_int_equal(lease->pauses, 0);
 }
 
+/* An image that cannot start is not tried for ever on machines that somebody pays for. */
+static void until_up_but_not_in_vain(void **state)
+{
+    (void)state;
+    lease->request.retry_until_up = true;
+    for (unsigned made = 1; made <= 8; made++) {
+        boot("alpha");
+        if (made % 2) {
+            describe(INSTANCE_FAILED);
+        } else { /* it runs, and never comes to the door */
+            describe(INSTANCE_RUNNING);
+            now += policy.probing_ms;
+            say(.kind = LEASE_DOOR, .door = LEASE_DOOR_NONE);
+            assert_int_equal(lease->attempts[last()].error, SUPPLY_PROBE_FAILED);
+        }
+        say(.kind = LEASE_NO_CANDIDATE, .message = STR("1 tried already"));
+        assert_int_equal(lease->state, made < 8 ? LEASE_REQUESTED : LEASE_FAILED);
+        for (size_t i = 0; i < lease->attempt_count; i++) {
+            lease->attempts[i].state = ATTEMPT_CLOSED;
+        }
+        now = lease->state == LEASE_REQUESTED ? lease->pick_ms : now;
+    }
+    assert_reason("1 tried already");
+    clear_up(LEASE_FAILED);
+}
+
+/* Nor is a network's lack of capacity, or a machine that is not what it was sold for, held against the image. */
+static void until_up_past_bad_machines(void **state)
+{
+    (void)state;
+    lease->request.retry_until_up = true;
+    for (unsigned made = 0; made < 20; made++) {
+        reach_door("alpha");
+        say(.kind = LEASE_DOOR, .door = LEASE_DOOR_REFUSED, .message = STR("half of it"));
+        say(.kind = LEASE_NO_CANDIDATE, .message = STR("1 tried already"));
+        assert_int_equal(lease->state, LEASE_REQUESTED);
+        lease->attempts[last()].state = ATTEMPT_CLOSED;
+        now = lease->pick_ms;
+    }
+}
+
 static void deadline(void **state)
 {
     (void)state;
@@ -979,6 +1020,8 @@ int main(void)
         CASE(refused_by_all_there_are),
         CASE(no_candidate),
         CASE(until_up),
+        CASE(until_up_but_not_in_vain),
+        CASE(until_up_past_bad_machines),
         CASE(deadline),
         CASE(usual_deadline),
         CASE(attempts_give_way),
