@@ -201,14 +201,14 @@ out:
 
 static void read_more(struct net_orphan_round *round);
 
-/* Its lease knows the attempt as one that lives here, by this instance's name if it knows one. */
-static bool is_owned(const struct net *net, const struct lease *lease, const struct seen *seen, uint32_t number)
+/* Its lease knows the attempt as one that lives, by this instance's name if it knows one. By which of our names its
+ * network goes does not matter: several may be of one account, and each lists the others' machines. */
+static bool is_owned(const struct lease *lease, const struct seen *seen, uint32_t number)
 {
     for (size_t i = 0; i < lease->attempt_count; i++) {
         const struct lease_attempt *attempt = &lease->attempts[i];
         if (attempt->number == number)
-            return lease_owns(lease, number) && strcmp(attempt->of.network, net->settings->id) == 0 &&
-                   (!attempt->instance[0] || strcmp(attempt->instance, seen->id) == 0);
+            return lease_owns(lease, number) && (!attempt->instance[0] || strcmp(attempt->instance, seen->id) == 0);
     }
     return false;
 }
@@ -225,7 +225,7 @@ static void on_lease(void *ctx, enum error error, struct lease *take)
         else if (error || !take)
             seen->verdict = SEEN_UNKNOWN;
         else
-            seen->verdict = is_owned(round->net, take, seen, ask->attempt) ? SEEN_OWNED : SEEN_ORPHAN;
+            seen->verdict = is_owned(take, seen, ask->attempt) ? SEEN_OWNED : SEEN_ORPHAN;
     }
     lease_free(take);
     free(ask);

@@ -207,6 +207,24 @@ def test_what_a_lease_owns_is_left_alone(make_gateway, make_fake, redis_url):
     wait_until(lambda: row_of(gateway)["orphans_ended"] >= 1, 15, "and counted")
 
 
+def test_two_networks_of_one_account(make_gateway, make_fake, redis_url):
+    """Each lists the other's machines: what a lease owns is nobody's orphan, by whichever name it was made."""
+    fake = make_fake("fake", {"price": "0.50"}, probe="off", orphan_grace_s=600)
+    other = {**fake.row, "id": "twin"}
+    gateway = make_gateway(config={"networks": [fake.row, other], "redis": {"url": redis_url}})
+    store = redis.Redis(unix_socket_path=redis_url.removeprefix("unix://"))
+    installation = wait_until(lambda: store.get("sl:installation"), 10, "installation").decode()
+    wait_until(lambda: len(prices(gateway)) == 2, 15, "offers")
+    tenant = gateway.tenant()
+    answer = tenant.call("POST", "/api/v1/leases", json={"gpu": "4090", "count": 1, "image": "x", "network": "fake"})
+    assert answer.status_code == 202, answer.text
+    running = wait_until(lambda: list((fake.directory / "instances").glob("*.json")), 20, "it is created")
+    fake.instance("stray", f"sluice-{installation}-{'01jd' + '0' * 22}-1")
+    orphans = lambda id: [field.decode().split()[1] for field in store.hkeys(f"sl:{{net:{id}}}:orphans")]
+    wait_until(lambda: all("stray" in orphans(id) for id in ("fake", "twin")), 30, "both have seen the stray one")
+    assert orphans("fake") == orphans("twin") == ["stray"], running
+
+
 @pytest.mark.parametrize("row,words", [
     ({"adapter": "fast"}, ["networks[0].adapter", "fast", "fake"]), ({"adapter": "fake"}, ["n1", "dir://"]),
     ({"adapter": "fake", "base_url": "dir:///nowhere/at/all"}, ["folder"]),
