@@ -1,5 +1,6 @@
 #include "adapters/fake_run.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,9 +11,17 @@
 #include <unistd.h>
 
 #define TEXTS_MAX ((size_t)1 << 20)
+#define TREE_MAX 512
+#define TREE_ROUNDS 16
 
-/* A process's state and start, from /proc/<pid>/stat: what follows the name, which may hold anything. */
-static bool stat_read(pid_t pid, char *ret_state, int64_t *ret_start_at)
+struct stat_seen {
+    char state;
+    int parent;
+    int64_t start_at;
+};
+
+/* From /proc/<pid>/stat: what follows the name, which may hold anything. */
+static bool stat_read(pid_t pid, struct stat_seen *ret)
 {
     char path[64], text[1024];
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
@@ -25,30 +34,66 @@ static bool stat_read(pid_t pid, char *ret_state, int64_t *ret_start_at)
     text[len] = '\0';
     const char *after = strrchr(text, ')');
     long long start = 0;
-    char state = 0;
-    if (!after || sscanf(after + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %lld",
-                         &state, &start) != 2)
+    struct stat_seen seen = {0};
+    if (!after || sscanf(after + 1, " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %lld",
+                         &seen.state, &seen.parent, &start) != 3)
         return false;
-    *ret_state = state;
-    *ret_start_at = start;
+    seen.start_at = start;
+    *ret = seen;
     return true;
 }
 
 bool fake_process_is_alive(const struct fake_process *process)
 {
-    char state;
-    int64_t start_at;
-    return process->pid > 0 && stat_read(process->pid, &state, &start_at) && start_at == process->start_at &&
-           state != 'Z' && state != 'X';
+    struct stat_seen seen;
+    return process->pid > 0 && stat_read(process->pid, &seen) && seen.start_at == process->start_at &&
+           seen.state != 'Z' && seen.state != 'X';
 }
 
+struct tree {
+    pid_t pids[TREE_MAX];
+    size_t count;
+};
+
+static bool tree_has(const struct tree *tree, pid_t pid)
+{
+    for (size_t i = 0; i < tree->count; i++)
+        if (tree->pids[i] == pid)
+            return true;
+    return false;
+}
+
+/* Stops and adds the children of those in it; false: there were none. One that is stopped has no more. */
+static bool tree_grow(struct tree *tree)
+{
+    DIR *all = opendir("/proc");
+    size_t before = tree->count;
+    for (const struct dirent *entry; all && tree->count < TREE_MAX && (entry = readdir(all));) {
+        struct stat_seen seen;
+        int64_t pid;
+        if (str_to_i64(str_of(entry->d_name), &pid) && pid > 1 && !tree_has(tree, (pid_t)pid) &&
+            stat_read((pid_t)pid, &seen) && tree_has(tree, seen.parent) && kill((pid_t)pid, SIGSTOP) == 0)
+            tree->pids[tree->count++] = (pid_t)pid;
+    }
+    if (all)
+        closedir(all);
+    return tree->count > before;
+}
+
+/* A machine that is switched off takes all with it; a process does not: a tenant's command is a session of its own. */
 void fake_process_kill(const struct fake_process *process)
 {
-    char state;
-    int64_t start_at;
-    if (process->pid <= 1 || (stat_read(process->pid, &state, &start_at) && start_at != process->start_at))
+    struct stat_seen seen;
+    struct tree tree = {.pids = {process->pid}, .count = 1};
+    bool is_there = process->pid > 1 && stat_read(process->pid, &seen);
+    if (process->pid <= 1 || (is_there && seen.start_at != process->start_at))
         return; /* its number belongs to somebody else now */
+    if (is_there && kill(process->pid, SIGSTOP) == 0)
+        for (int i = 0; i < TREE_ROUNDS && tree_grow(&tree);)
+            i++;
     kill(-process->pid, SIGKILL);
+    for (size_t i = 1; i < tree.count; i++)
+        kill(tree.pids[i], SIGKILL);
 }
 
 /* The texts as NUL-terminated ones behind each other in `bytes`, the pointers to them in `list`. */
@@ -115,10 +160,8 @@ static enum error run_texts(char **argv, char **env, const char *folder, int log
     }
     if (!is_told)
         return ERR_SYSTEM;
-    char state;
-    *ret = (struct fake_process){pid, 0};
-    if (!stat_read(pid, &state, &ret->start_at))
-        ret->start_at = -1; /* over already */
+    struct stat_seen seen;
+    *ret = (struct fake_process){pid, stat_read(pid, &seen) ? seen.start_at : -1 /* over already */};
     return ERR_NONE;
 }
 

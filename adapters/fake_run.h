@@ -13,6 +13,6 @@ struct fake_process {
 /* Runs order->argv with order->env in the folder; its output goes to `log` there. ERR_SYSTEM: it cannot be begun. */
 MUST_CHECK enum error fake_run(const struct supply_order *order, const char *folder, struct fake_process *ret);
 bool fake_process_is_alive(const struct fake_process *process);
-void fake_process_kill(const struct fake_process *process); /* with all of its group */
+void fake_process_kill(const struct fake_process *process); /* with all that came of it */
 
 #endif
