@@ -80,11 +80,15 @@ admin() { curl -sS --max-time 10 -X "$1" "$url$2" -H "Authorization: Bearer $adm
 as_caller() { curl -sS --max-time 60 "$@" -H "Authorization: Bearer $key"; }
 
 # A network in a folder: its machines are processes here, so that renting can be tried without an account anywhere.
+# Each machine keeps a folder with what it fetched; those of an earlier run go, unless one may still be running.
 write_config() {
     mkdir -p "$run_dir/fake"
+    [ -n "$(ls -A "$run_dir/fake/instances" 2>/dev/null)" ] || rm -rf "$run_dir/fake/run" "$run_dir/fake/ended"
     printf 'networks:\n  - {id: fake, adapter: fake, base_url: "dir://%s", options: {run: "true"}, poll_s: 2, reconcile_s: 5}\n' \
         "$(cd "$run_dir/fake" && pwd)" >"$run_dir/sluice.yaml"
 }
+
+offered() { as_caller "$url/api/v1/offers?network=fake&limit=1" 2>/dev/null | grep -q '"off_'; }
 
 # What was rented ends with the quick start. Bounded: what is left then is ended by the next start's reconciler.
 end_leases() {
@@ -213,12 +217,19 @@ report() {
         say "The token holds for an hour. Then:  curl -sS -w '\\n' $url/v1/models -H 'Authorization: Bearer $key'"
     fi
     say ""
-    say "Rent a machine: the network 'fake' lives in $run_dir/fake, and its machines are processes here that prove themselves."
+    say "Rent a machine: the network 'fake' lives in $run_dir/fake, and its cpu machines are processes here that prove themselves."
     say ""
     say "  export SLUICE_API_KEY=$key SLUICE_GATEWAY=$url"
     say "  build/sluice offers"
     say "  build/sluice launch --gpu cpu --image demo/hello:1 --yes -- sh -c 'echo hello; sleep 600'"
-    say "  build/sluice ps; build/sluice networks --key-file $data_dir/admin.key"
+    say "  build/sluice ps"
+    say "  build/sluice logs \$(build/sluice ps -o name)"
+    say "  build/sluice networks --key-file $data_dir/admin.key"
+    say "  build/sluice down \$(build/sluice ps -o name)"
+    say ""
+    say "What it sells as an RTX 4090 is a CPU: the door refuses it, and that costs nothing."
+    say ""
+    say "  build/sluice launch --gpu RTX4090 --image demo/hello:1 --max-price 0.50 --yes"
     say ""
     say "Ctrl-C stops everything."
 }
@@ -231,6 +242,7 @@ flock -n 9 || { say "error: it runs already in $run_dir; a second one needs its 
 start_gateway
 get_key
 if [ -n "$upstream" ] || start_model; then start_workers; fi
+wait_for 20 "${started[0]}" offered || fail "the network 'fake' offers nothing" gateway
 report
 
 # Until Ctrl-C. One that ends by itself is told of; without the gateway there is nothing to wait for.

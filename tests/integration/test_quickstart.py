@@ -1,7 +1,9 @@
 """deploy/quickstart.sh as a user meets it, on a model server of the tests instead of the real model."""
 
+import decimal
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -130,3 +132,61 @@ def test_killed_script_leaves_nothing(quickstart):
     run.process.kill()
     run.process.wait(5)
     wait_until(lambda: not any(harness.is_running(p) for p in pids), 20, "what it started has ended too")
+
+
+def processes_with(word):
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if word.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+def test_renting_by_the_printed_lines(quickstart, make_server):
+    """Offers beside those of the workers, a lease from launch to end, the door; and Ctrl-C ends what is still rented."""
+    run = quickstart(UPSTREAM=make_server(models=["gemma-3-270m"]).url).start()
+    export = run.line("export SLUICE_API_KEY=")
+
+    def by(line, code=0):
+        done = subprocess.run(["bash", "-c", f"{export}; {line}"], cwd=harness.REPO, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        assert done.returncode == code, (line, done.returncode, done.stdout, done.stderr)
+        return done.stdout, done.stderr
+
+    def money():
+        url, key = run.line("address").split()[1].removesuffix("/v1"), run.line("API key").split()[-1]
+        rows = harness.httpx.get(f"{url}/api/v1/balance", headers={"Authorization": f"Bearer {key}"}).json()
+        return decimal.Decimal(rows["available_usd"]) + decimal.Decimal(rows["held_usd"])
+
+    networks = {row.split()[1] for row in by(run.line("build/sluice offers") + " --limit 100")[0].splitlines()[1:]}
+    assert networks == {"native", "fake"}
+    mark = f"6{os.getpid() % 100000:05d}"  # told apart from what other tests run
+    launch = run.line("build/sluice launch --gpu cpu").replace("sleep 600", f"sleep {mark}")
+    assert mark in launch
+    out, err = by(launch)
+    assert re.search(r"^state +active$", out, re.M) and "active on fake" in err
+    lease = re.search(r"lse_\w+", out).group(0)
+    before = money()
+    assert re.search(rf"^{lease} +active +1 x cpu +fake ", by(run.line("build/sluice ps"))[0], re.M)
+    wait_until(lambda: by(run.line("build/sluice logs"))[0] == "hello\n", 20, "its log is there")
+    assert re.search(r"^fake +fake +ok +14 ", by(run.line("build/sluice networks"))[0], re.M)
+    out, _ = by(run.line("build/sluice down"))
+    cost = decimal.Decimal(re.search(rf"^{lease} +ended +\$([0-9.]+)$", out, re.M).group(1))
+    assert 0 < cost < decimal.Decimal("0.01")
+    wait_until(lambda: not processes_with(mark), 10, "its machine has ended")
+    wait_until(lambda: before - money() == cost, 10, "what it cost was paid")
+    out, err = by(run.line("build/sluice launch --gpu RTX4090"), code=1)
+    assert re.search(r"^state +failed$", out, re.M) and "probe_failed: sold 1 x nvidia/rtx4090-24, proven 1 x cpu" in err
+    assert re.search(r"^lse_\w+ +failed +1 x RTX4090 +fake +- +- +0\.00 ", by("build/sluice ps --all")[0], re.M) and before - money() == cost
+    assert by("build/sluice ps -o name")[0] == ""
+    by(launch)
+    assert processes_with(mark)
+    folder = str(run.directory / "r")
+    run.interrupt()
+    assert "ending leases" in run.log() and "had to be killed" not in run.log()
+    assert not processes_with(mark) and not processes_with(folder)
+    run.start()
+    assert not any((run.directory / "r/fake/run").iterdir()), "folders of machines that have ended are kept"
+    run.interrupt()
