@@ -5,7 +5,7 @@
 #include "scheduler/lease.h"
 #include <jansson.h>
 
-#define LEASE_RECORD_MAX ((size_t)262144) /* texts of LEASE_TEXT_MAX may grow sixfold in JSON */
+#define LEASE_RECORD_MAX ((size_t)524288) /* texts of requests and networks may grow sixfold in JSON, and must fit */
 
 /* The whole record, appended. Bytes that are no UTF-8 become '?'. False: out of memory, or larger than `to` takes. */
 MUST_CHECK bool lease_record_write(const struct lease *lease, struct buf *to);

@@ -140,6 +140,47 @@ static void odd_bytes(void **state)
     lease_free(lease);
 }
 
+#define FILL(text) (memset(text, 1, sizeof(text) - 1), (text)[sizeof(text) - 1] = '\0')
+
+/* All that a tenant and its networks may say, each byte six in JSON: one that does not fit is never stored again, and
+ * what it owns runs on. */
+static void the_largest_fits(void **state)
+{
+    (void)state;
+    struct lease *lease = sample(), *read;
+    static char command[LEASE_TEXT_MAX - 256];
+    FILL(command);
+    struct lease_request request = {.gpu = STR("h100"), .image = STR("x"), .gpus = 1, .argc = 1};
+    request.argv[0] = str_of(command);
+    assert_true(lease_request_copy(lease, &request));
+    lease->attempt_count = LEASE_ATTEMPTS_MAX;
+    lease->endpoint_count = SUPPLY_PORTS_MAX;
+    FILL(lease->reason);
+    for (size_t i = 0; i < SUPPLY_PORTS_MAX; i++)
+        FILL(lease->endpoints[i].url);
+    for (uint32_t i = 0; i < LEASE_ATTEMPTS_MAX; i++) {
+        struct lease_attempt *attempt = &lease->attempts[i];
+        *attempt = (struct lease_attempt){
+            .number = i + 1, .state = ATTEMPT_ENDING, .of = {.gpus = 1, .price_usd_nano = INT64_MAX}, .at_ms = NOW};
+        FILL(attempt->message);
+        FILL(attempt->tag);
+        FILL(attempt->instance);
+        FILL(attempt->of.network);
+        FILL(attempt->of.offer);
+        FILL(attempt->of.shown_offer);
+        FILL(attempt->of.gpu);
+        FILL(attempt->of.gpu_raw);
+        FILL(attempt->of.region);
+        FILL(attempt->of.zone);
+        FILL(attempt->of.origin);
+    }
+    lease->attempts[LEASE_ATTEMPTS_MAX - 1].state = ATTEMPT_UP;
+    read = again(lease);
+    assert_memory_equal(read->attempts, lease->attempts, sizeof(lease->attempts));
+    lease_free(read);
+    lease_free(lease);
+}
+
 static void refused(void **state)
 {
     (void)state;
@@ -232,8 +273,10 @@ static void view(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(both_ways), cmocka_unit_test(forgets_secrets), cmocka_unit_test(odd_bytes),
-        cmocka_unit_test(refused),   cmocka_unit_test(request_limits),  cmocka_unit_test(view),
+        cmocka_unit_test(both_ways), cmocka_unit_test(forgets_secrets),
+        cmocka_unit_test(odd_bytes), cmocka_unit_test(the_largest_fits),
+        cmocka_unit_test(refused),   cmocka_unit_test(request_limits),
+        cmocka_unit_test(view),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
