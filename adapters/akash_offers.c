@@ -116,7 +116,7 @@ static void model_offer(struct adapter_call *call, const json_t *model, const st
     struct str country = str_of(place ? place->country : "");
     struct adapter_offer offers[SIZES];
     size_t count = 0;
-    for (uint32_t gpus = 1; count < SIZES && price > 0 && gpus <= free_gpus; gpus *= 2) {
+    for (uint32_t gpus = 1; gpus < 1u << SIZES && price > 0 && gpus <= free_gpus; gpus *= 2) {
         offers[count] = (struct adapter_offer){
             .id = adapter_text(call, STR_FMT "/" STR_FMT "/" STR_FMT "/" STR_FMT "/%" PRIu32 "/" STR_FMT,
                                STR_ARG(gpu->vendor), STR_ARG(gpu->model), STR_ARG(gpu->ram), STR_ARG(gpu->interface),
