@@ -13,6 +13,7 @@
 #define CALL_HEADERS_MAX 24
 #define ANSWER_HEADERS_MAX 64
 #define ANSWER_BODY_MAX ((size_t)8 << 20)
+#define WALK_RETRIES_MAX 4 /* of one request of a walk through many */
 #define RATE_RETRIES_MAX 4 /* of one request, within the call's deadline */
 
 struct arena_block;
@@ -46,7 +47,7 @@ struct call_request {
     struct str url, body;
     char *json_body; /* of jansson's */
     bool creates, takes_errors, is_sent;
-    unsigned retries;
+    unsigned retries, again; /* after a pause that was asked for; after a failure within a longer walk */
     size_t body_max;
     adapter_answer_fn *on_answer;
     void (*on_data)(struct adapter_call *call, struct str bytes);
@@ -78,6 +79,7 @@ struct adapter_call {
     size_t arena_bytes;
     void *memory;
     bool is_uncertain;
+    unsigned answers; /* good ones so far */
     struct call_request request;
     struct http_header pending[CALL_HEADERS_MAX]; /* of the next request */
     size_t pending_count;

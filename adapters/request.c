@@ -11,6 +11,7 @@
 #define STRIKE_NS NS_PER_S /* without a word from the network: 1 s, 2 s, 4 s ... */
 #define STRIKES_MAX 5
 #define CODE_MAX 128
+#define WALK_PAUSE_NS (50 * NS_PER_MS)
 
 static void request_send(struct adapter_call *call);
 
@@ -197,6 +198,20 @@ static bool request_again(struct adapter_call *call, const struct adapter_answer
     return true;
 }
 
+/* A walk through pages or instances is not lost with one of its many requests: the same one goes again. */
+static bool request_again_in_walk(struct adapter_call *call)
+{
+    struct call_request *request = &call->request;
+    int64_t at = loop_now(call->network->loop) + (WALK_PAUSE_NS << request->again);
+    if ((call->op != ADAPTER_LIST && call->op != ADAPTER_OFFERS) || request->creates || !call->answers ||
+        request->again == WALK_RETRIES_MAX || at >= call->due_ns)
+        return false;
+    request->again++;
+    request->is_sent = false;
+    request_wait(call, at, request_queue);
+    return true;
+}
+
 /* -- one exchange -- */
 
 static void request_clear(struct adapter_call *call)
@@ -258,6 +273,10 @@ static void answer_deliver(struct adapter_call *call, struct adapter_answer *ans
     call->result.http_status = answer->status;
     if (error == SUPPLY_RATE_LIMITED && request_again(call, answer))
         return;
+    if ((error == SUPPLY_TRANSIENT || (wants_json && !answer->json && str_trim(answer->body).len)) &&
+        request_again_in_walk(call))
+        return;
+    call->answers += is_good;
     if (is_good)
         network->strikes[call->op] = 0;
     if (creates) /* a refusal that is understood made nothing; all else may have */
@@ -294,6 +313,8 @@ static void on_end(void *ctx, enum http_end end)
         [HTTP_END_TOO_LARGE] = STR("its answer is larger than what is taken from it"),
         [HTTP_END_CANCELLED] = STR("closed"),
     };
+    if (end != HTTP_END_OK && end != HTTP_END_TOO_LARGE && request_again_in_walk(call))
+        return;
     if (end != HTTP_END_OK) {
         if (end == HTTP_END_UNREACHABLE && call->request.creates)
             call->is_uncertain = false;

@@ -182,22 +182,22 @@ void drive_release(struct drive *drive)
 
 /* -- the network ------------------------------------------------------------------------------------------------- */
 
-static const struct lease_attempt *acted_on(const struct drive *drive)
+const struct lease_attempt *drive_attempt(const struct drive *drive)
 {
     return &drive->lease->attempts[drive->action.attempt];
 }
 
 static struct network *network_of(const struct drive *drive)
 {
-    return networks_find(drive->driver->networks, acted_on(drive)->of.network);
+    return networks_find(drive->driver->networks, drive_attempt(drive)->of.network);
 }
 
 static void note(struct drive *drive, enum supply_error error, const char *message)
 {
-    networks_note(drive->driver->networks, acted_on(drive)->of.network, &acted_on(drive)->of, error, message);
+    networks_note(drive->driver->networks, drive_attempt(drive)->of.network, &drive_attempt(drive)->of, error, message);
 }
 
-static void ask_failed(struct drive *drive, const struct network_result *result)
+void drive_ask_failed(struct drive *drive, const struct network_result *result)
 {
     const struct lease_event event = {.kind = LEASE_ASK_FAILED,
                                       .attempt = drive->action.attempt,
@@ -226,7 +226,7 @@ static int64_t price_cap(const struct lease *lease, const struct lease_candidate
 static void on_created(void *ctx, const struct network_result *result)
 {
     struct drive *drive = ctx;
-    const struct lease_candidate *of = &acted_on(drive)->of;
+    const struct lease_candidate *of = &drive_attempt(drive)->of;
     const struct supply_instance *made = result->instance;
     struct lease_event event = {.kind = LEASE_CREATED, .attempt = drive->action.attempt, .instance = made};
     char message[SUPPLY_MESSAGE_MAX];
@@ -267,7 +267,7 @@ static void send_create(struct drive *drive, const struct door_start *start)
 {
     const struct lease *lease = drive->lease;
     const struct lease_request *request = &lease->request;
-    const struct lease_attempt *attempt = acted_on(drive);
+    const struct lease_attempt *attempt = drive_attempt(drive);
     struct network *network = network_of(drive);
     struct supply_pair env[LEASE_ENV_MAX + 2];
     size_t env_count = 0;
@@ -305,55 +305,12 @@ void drive_create(struct drive *drive)
         drive_open_door(drive, send_create);
 }
 
-static void on_listed(void *ctx, const struct supply_instance *instances, size_t count)
-{
-    struct drive *drive = ctx;
-    struct str tag = str_of(acted_on(drive)->tag);
-    for (size_t i = 0; i < count; i++) {
-        /* One that is there in whatever state must be ended; of several the first one that is not gone counts. */
-        if (drive->is_found || !str_eq(instances[i].tag, tag) || instances[i].state == INSTANCE_GONE)
-            continue;
-        drive->is_found = str_copy(drive->found, sizeof(drive->found), instances[i].id);
-        drive->found_state = instances[i].state;
-    }
-}
-
-static void on_list_end(void *ctx, const struct network_result *result)
-{
-    struct drive *drive = ctx;
-    drive->call = NULL;
-    if (result->error != SUPPLY_OK) {
-        ask_failed(drive, result);
-        return;
-    }
-    const struct supply_instance instance = {.id = str_of(drive->found),
-                                             .tag = str_of(acted_on(drive)->tag),
-                                             .state = drive->found_state,
-                                             .price_usd_nano = -1,
-                                             .interruptible = -1};
-    const struct lease_event event = {.kind = drive->is_found ? LEASE_FOUND : LEASE_FOUND_NOT,
-                                      .attempt = drive->action.attempt,
-                                      .instance = drive->is_found ? &instance : NULL};
-    drive_apply(drive, &event);
-}
-
-void drive_find(struct drive *drive)
-{
-    struct network *network = network_of(drive);
-    drive->is_found = false;
-    drive->found[0] = '\0';
-    if (network)
-        drive->call = network_list(network, on_listed, on_list_end, drive);
-    else
-        drive_put_off(drive, 60000);
-}
-
 static void on_described(void *ctx, const struct network_result *result)
 {
     struct drive *drive = ctx;
     drive->call = NULL;
     if (result->error != SUPPLY_OK) {
-        ask_failed(drive, result);
+        drive_ask_failed(drive, result);
         return;
     }
     const struct lease_event event = {
@@ -363,7 +320,7 @@ static void on_described(void *ctx, const struct network_result *result)
 
 void drive_describe(struct drive *drive)
 {
-    const struct lease_attempt *attempt = acted_on(drive);
+    const struct lease_attempt *attempt = drive_attempt(drive);
     struct network *network = network_of(drive);
     if (network)
         drive->call = network_describe(network, str_of(attempt->instance), str_of(attempt->tag), on_described, drive);
@@ -376,7 +333,7 @@ static void on_terminated(void *ctx, const struct network_result *result)
     struct drive *drive = ctx;
     drive->call = NULL;
     if (result->error != SUPPLY_OK) {
-        ask_failed(drive, result);
+        drive_ask_failed(drive, result);
         return;
     }
     const struct lease_event event = {.kind = LEASE_TERMINATED, .attempt = drive->action.attempt};
@@ -385,7 +342,7 @@ static void on_terminated(void *ctx, const struct network_result *result)
 
 void drive_terminate(struct drive *drive)
 {
-    const struct lease_attempt *attempt = acted_on(drive);
+    const struct lease_attempt *attempt = drive_attempt(drive);
     struct network *network = network_of(drive);
     if (!network) {
         drive_put_off(drive, 60000);

@@ -31,11 +31,6 @@ static bool is_without_probe(struct drive *drive, const struct lease_attempt *at
     return networks_terms(drive->driver->networks, attempt->of.network).probe == LEASE_PROBE_OFF;
 }
 
-static const struct lease_attempt *acted_on(const struct drive *drive)
-{
-    return &drive->lease->attempts[drive->action.attempt];
-}
-
 /* -- opening ----------------------------------------------------------------------------------------------------- */
 
 struct opening {
@@ -65,7 +60,7 @@ static void on_opened(void *ctx, enum error error, const struct door_start *star
 void drive_open_door(struct drive *drive, void (*send)(struct drive *drive, const struct door_start *start))
 {
     const struct lease_request *request = &drive->lease->request;
-    const struct lease_attempt *attempt = acted_on(drive);
+    const struct lease_attempt *attempt = drive_attempt(drive);
     struct network *network = networks_find(drive->driver->networks, attempt->of.network);
     struct door_pair env[LEASE_ENV_MAX];
     struct door_port ports[SUPPLY_PORTS_MAX];
@@ -144,7 +139,7 @@ static enum lease_door judge(struct drive *drive, const struct lease_attempt *at
 
 void drive_door(struct drive *drive)
 {
-    const struct lease_attempt *attempt = acted_on(drive);
+    const struct lease_attempt *attempt = drive_attempt(drive);
     struct door_view view;
     char text[SUPPLY_MESSAGE_MAX];
     door_state(drive->driver->control, str_of(drive->lease->id), attempt->number, &view);
@@ -172,7 +167,7 @@ static void on_went(void *ctx, enum error error)
 
 void drive_go(struct drive *drive)
 {
-    const struct lease_attempt *attempt = acted_on(drive);
+    const struct lease_attempt *attempt = drive_attempt(drive);
     if (!drive_has_door(drive, attempt)) {
         on_went(drive, ERR_NONE);
         return;

@@ -24,6 +24,7 @@ void drive_free(struct drive *drive)
     struct lease_driver *driver = drive->driver;
     if (drive->call)
         network_cancel(drive->call);
+    drive_find_leave(drive);
     timer_clear(driver->loop, &drive->keep);
     timer_clear(driver->loop, &drive->again);
     loop_undefer(driver->loop, &drive->step);
@@ -387,6 +388,7 @@ struct lease_driver *lease_driver_free(struct lease_driver *driver)
     timer_clear(driver->loop, &driver->tick);
     while (driver->drives)
         drive_free(driver->drives);
+    drive_finds_free(driver);
     capacity_memory_free(driver->memory);
     free(driver);
     return NULL;

@@ -1,5 +1,6 @@
 /* Of the files of the lease driver: lease_drive.c (claims, the step from one action to the next, saving), lease_act.c
- * (money and the network's calls), lease_door.c (the door), lease_ask.c (what handlers ask). Control thread only. */
+ * (money and the network's calls), lease_find.c (listings), lease_door.c (the door), lease_ask.c (what handlers ask).
+ * Control thread only. */
 #ifndef SLUICE_GATEWAY_LEASE_DRIVE_PRIV_H
 #define SLUICE_GATEWAY_LEASE_DRIVE_PRIV_H
 
@@ -9,6 +10,8 @@
 #include "pricing/lease_money.h"
 
 #define LEASE_DRIVES_MAX 256 /* at a time; others stay due */
+
+struct find;
 
 struct lease_driver {
     struct control *control;
@@ -24,6 +27,7 @@ struct lease_driver {
     bool is_shut;
     unsigned claims_open; /* questions whose answers come back here */
     struct drive *drives;
+    struct find *finds; /* listings by network */
     size_t drive_count;
     struct lease_counts counts;
 };
@@ -42,7 +46,8 @@ struct drive {
     bool is_intended; /* LEASE_INTENDED is being saved; create comes next */
     bool is_last;     /* this save lets it go */
     bool is_keeping;
-    bool is_found; /* FIND: by the listing under way */
+    struct drive *find_next, **find_link; /* of those that wait for a listing; link NULL: it does not */
+    bool is_found;                        /* FIND: by that listing */
     char found[SUPPLY_ID_MAX];
     enum instance_state found_state;
     unsigned save_tries;
@@ -60,15 +65,21 @@ void drive_free(struct drive *drive);
 void drive_pick(struct drive *drive);
 void drive_hold(struct drive *drive);
 void drive_create(struct drive *drive); /* LEASE_INTENDED is saved */
-void drive_find(struct drive *drive);
 void drive_describe(struct drive *drive);
 void drive_capture(struct drive *drive);
 void drive_terminate(struct drive *drive);
 void drive_release(struct drive *drive);
+const struct lease_attempt *drive_attempt(const struct drive *drive); /* that the action is about */
+void drive_ask_failed(struct drive *drive, const struct network_result *result);
 /* What a request may choose from, best first. ret: LEASE_RANKED_MAX places. */
 #define LEASE_RANKED_MAX 64
 size_t drive_candidates(struct lease_driver *driver, const struct lease_request *request, struct lease_ranked *ret,
                         size_t *ret_considered);
+
+/* -- lease_find.c -- */
+void drive_find(struct drive *drive);
+void drive_find_leave(struct drive *drive); /* harmless if it does not wait */
+void drive_finds_free(struct lease_driver *driver);
 
 /* -- lease_door.c -- */
 struct lease_terms drive_terms(void *ctx, const char *network); /* of lease_policy; ctx: the driver */
