@@ -224,7 +224,8 @@ def test_killed_gateway_carries_on(make_gateway, folder):
     wait_until(lambda: shown(tenant, lease)["state"] in ("provisioning", "probing"), 20, "on its way")
     gateway.restart()
     row = wait_state(tenant, lease, "active", timeout=90)
-    assert len(folder.live()) + folder.ended() == len(row["attempts"])
+    # Killed before it asked: an attempt without a machine. Killed after: the machine was found by its tag.
+    assert len(folder.live()) == 1 and folder.ended() < len(row["attempts"])
     before = row["billed_ms"]
     gateway.restart()
     wait_until(lambda: shown(tenant, lease)["billed_ms"] > before, 90, "it is still billed")
