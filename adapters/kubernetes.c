@@ -362,6 +362,8 @@ static void kubernetes_terminate(struct adapter_call *call)
 static const struct adapter_error_row kubernetes_errors[] = {
     {403, NULL, "exceeded quota", SUPPLY_QUOTA},
     {403, NULL, "violates PodSecurity", SUPPLY_BAD_CREDENTIAL}, /* of the namespace: for the operator */
+    {403, NULL, "usage per ", SUPPLY_BAD_REQUEST},              /* a LimitRange: disk */
+    {403, NULL, "denied the request", SUPPLY_BAD_REQUEST},      /* an admission webhook: the image, most likely */
     {404, NULL, "namespaces \"", SUPPLY_BAD_CREDENTIAL},
     {409, "Conflict", NULL, SUPPLY_TRANSIENT},
     {410, NULL, NULL, SUPPLY_TRANSIENT},

@@ -219,6 +219,17 @@ def test_quota_and_permission_are_told_apart(start):
     assert elsewhere.call("check")["error"] == "bad_credential"
 
 
+@pytest.mark.parametrize("rule", ["limit_range", "image_policy"])
+def test_what_a_cluster_does_not_admit_is_the_request_s_fault(start, rule):
+    """Not the credential's, which would take the network from everybody else."""
+    simulator, drive = start("kubernetes")
+    offer = drive.offer()
+    simulator.fault(rule)
+    result = drive.create(offer=offer)
+    assert result["error"] == "bad_request" and not result["is_uncertain"], result
+    assert not simulator.truth()["live"]
+
+
 def test_eviction_and_the_end_of_a_command(start):
     simulator, drive = start("kubernetes")
     id = drive.made()

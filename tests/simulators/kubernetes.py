@@ -92,6 +92,8 @@ class Kubernetes(Network):
                                'requests.nvidia.com/gpu=8, limited: requests.nvidia.com/gpu=8'),
                 "forbidden": (403, 'pods is forbidden: User "system:serviceaccount:default:x" cannot create resource "pods" '
                                    'in API group "" in the namespace "default"'),
+                "limit_range": (403, 'pods "x" is forbidden: maximum ephemeral-storage usage per Container is 100Gi, but limit is 9Ti'),
+                "image_policy": (403, 'admission webhook "validate.example.com" denied the request: the registry is not allowed'),
                 "not_yet": (409, "Operation cannot be fulfilled: the object has been modified", "Conflict")}
         row = rows.get(kind, (400, kind))
         return self.status(row[0], row[1], row[2] if len(row) > 2 else None)
@@ -217,8 +219,9 @@ class Kubernetes(Network):
         name, spec, container = self.check_pod(pod)
         if self.find(name):
             raise Refused(self.status(409, f'pods "{name}" already exists'))
-        if self.fault("forbidden", "create"):
-            self.refuse("forbidden", request)
+        for kind in ("forbidden", "limit_range", "image_policy"):
+            if self.fault(kind, "create"):
+                self.refuse(kind, request)
         gpus = next(int(n) for key, n in container["resources"]["limits"].items() if key in GPUS)
         image_missing = self.fault("bad_image", "create") or self.fault("image_missing", "create")
         made = self.create(pod["metadata"]["labels"].get("sluice-tag", name), None, runs=False, id=name, gpus=gpus, price=2.0,
