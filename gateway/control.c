@@ -347,7 +347,8 @@ void control_give_back(struct control *control)
 
 bool control_is_idle(const struct control *control)
 {
-    return control->closing == 0 && control->door_open == 0 && credit_gate_is_idle(control->credit_gate);
+    return control->closing == 0 && control->door_open == 0 && credit_gate_is_idle(control->credit_gate) &&
+           lease_driver_is_idle(control->leases);
 }
 
 struct control *control_free(struct control *control)

@@ -207,6 +207,23 @@ def test_what_a_lease_owns_is_left_alone(make_gateway, make_fake, redis_url):
     wait_until(lambda: row_of(gateway)["orphans_ended"] >= 1, 15, "and counted")
 
 
+def test_a_gateway_that_stops_waits_for_what_it_asked(make_gateway, make_fake, redis_url):
+    """A machine that is being made when the gateway is told to stop is known to who takes the lease over."""
+    fake = make_fake("fake", {"price": "0.50"}, probe="off")
+    gateway = make_gateway(config={"networks": [fake.row], "redis": {"url": redis_url}})
+    store = redis.Redis(unix_socket_path=redis_url.removeprefix("unix://"))
+    wait_until(lambda: prices(gateway) == ["0.50"], 15, "offers")
+    fake.faults({"fault": "latency_ms", "ms": 1500, "op": "create"})
+    tenant = gateway.tenant()
+    answer = tenant.call("POST", "/api/v1/leases", json={"gpu": "4090", "count": 1, "image": "x"})
+    assert answer.status_code == 202, answer.text
+    attempt = lambda: json.loads(store.hget(store.keys("sl:{lse:*}:l:*")[0], "record"))["attempts"][-1]
+    wait_until(lambda: attempt()["state"] == "creating", 20, "it is being made")
+    gateway.stop()
+    running, = (fake.directory / "instances").glob("*.json")
+    assert attempt()["state"] == "booting" and attempt()["instance"] == running.stem
+
+
 def test_two_networks_of_one_account(make_gateway, make_fake, redis_url):
     """Each lists the other's machines: what a lease owns is nobody's orphan, by whichever name it was made."""
     fake = make_fake("fake", {"price": "0.50"}, probe="off", orphan_grace_s=600)
