@@ -210,7 +210,12 @@ def test_leases_under_fire(simulators, redis_url, make_gateway):
     def leftovers():
         return [(s.adapter, i["id"], i["tag"], i["state"]) for s in simulators for i in s.live()]
 
-    wait_until(lambda: not leftovers(), 180, "nothing runs any more")
+    def is_clear():
+        left = leftovers()
+        assert not left, left[:20]
+        return True
+
+    wait_until(is_clear, 180, "nothing runs any more")
     # None was made twice.
     twice = [(s.adapter, tag, n) for s in simulators for tag, n in s.truth()["created"].items() if n > 1]
     assert twice == []

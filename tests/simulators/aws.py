@@ -265,6 +265,8 @@ class Ec2(Network):
                 made.lag -= 1
                 self.refuse("not_found", request)
             self.look(made)
+            if made.state == "failed":  # a launch that fails ends the instance: it is shown as terminated, and bills nothing
+                self.finish(made, made.reason)
             return {"reservationSet": [{"reservationId": "r-1", "instancesSet": [self.row(made)]}]}
         filters = self.filters(form)
         rows = []

@@ -184,7 +184,7 @@ static void any_market(void **state)
         size_t count = below(OFFERS + 1);
         lease->request.price_max_usd_nano = below(2) ? (int64_t)below(1000) : -1;
         for (size_t i = 0; i < count; i++) {
-            char id[8];
+            char id[24];
             snprintf(id, sizeof(id), "%zu", i);
             ranked[i] = offer("n", id, (double)below(1000) / 1000, (int64_t)below(1000));
             ranked[i].available = (uint32_t)below(5);
