@@ -1,11 +1,11 @@
 #include "core/http_priv.h"
 #include "core/clock.h"
+#include "core/http_watch.h"
 
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define HEADER_MAX_DEFAULT ((size_t)64 << 10)
@@ -13,14 +13,7 @@
 #define FETCHES_POOLED_MAX 64    /* easy handles kept for the next exchange, about 24 KiB each */
 #define CONNECTIONS_IDLE_MAX 128 /* keep-alive connections kept over all hosts */
 #define CONNECTION_IDLE_S 55     /* under the 60 s and more after which common servers close */
-#define WATCHES_POOLED_MAX 64
 #define RECEIVE_BYTES 16384L
-
-struct watch {
-    struct io_source io;
-    struct http_client *client;
-    struct watch *next; /* in the pool */
-};
 
 /* What must wait until libcurl is not on the stack. */
 enum todo {
@@ -39,7 +32,7 @@ struct http_fetch {
     struct http_fetch *next, **link; /* open fetches; or the pool by next */
     struct http_fetch *todo_next;
     unsigned todo;
-    bool in_multi, is_paused;
+    bool in_multi, is_connected, is_paused;
     bool is_held;  /* libcurl keeps bytes back because we told it to pause */
     bool is_ended; /* no callback but on_end from now on */
     bool is_told;  /* on_end runs or ran */
@@ -64,8 +57,8 @@ struct http_client {
     struct task task;
     struct http_fetch *open, *pool;
     struct http_fetch *todo_first, **todo_last;
-    struct watch *watch_pool;
-    size_t pool_count, watch_count;
+    struct http_watches watches;
+    size_t pool_count;
     char ca_file[1024]; /* "": the system's */
     int depth;          /* > 0: libcurl is on the stack and takes no calls */
     bool is_closing;
@@ -113,6 +106,8 @@ static void fetch_leave_multi(struct http_fetch *fetch)
     struct http_client *client = fetch->client;
     assert(!client->depth);
     client->depth++;
+    if (!fetch->is_connected)
+        http_watches_leave(&client->watches, fetch->easy);
     curl_multi_remove_handle(client->multi, fetch->easy);
     client->depth--;
     fetch->in_multi = false;
@@ -156,13 +151,19 @@ static bool is_sent(struct http_fetch *fetch)
 static int fetch_on_request(void *ctx, char *to_ip, char *from_ip, int to_port, int from_port)
 {
     (void)to_ip, (void)from_ip, (void)to_port, (void)from_port;
-    return is_sent(ctx) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+    struct http_fetch *fetch = ctx;
+    fetch->is_connected = true;
+    return is_sent(fetch) ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 static curl_socket_t fetch_on_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *to)
 {
     (void)purpose;
-    return is_sent(ctx) ? CURL_SOCKET_BAD : socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+    struct http_fetch *fetch = ctx;
+    if (is_sent(fetch))
+        return CURL_SOCKET_BAD;
+    fetch->is_connected = false;
+    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
 static enum http_end end_of(struct http_fetch *fetch, CURLcode code)
@@ -223,65 +224,9 @@ static int client_on_timer(CURLM *multi, long timeout_ms, void *ctx)
     return 0;
 }
 
-static void watch_on_ready(struct io_source *source, uint32_t events)
+static void client_on_ready(void *ctx, curl_socket_t fd, int mask)
 {
-    struct watch *watch = container_of(source, struct watch, io);
-    int mask = (events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP) ? CURL_CSELECT_IN : 0) |
-               (events & EPOLLOUT ? CURL_CSELECT_OUT : 0) | (events & EPOLLERR ? CURL_CSELECT_ERR : 0);
-    client_act(watch->client, source->fd, mask);
-}
-
-static void watch_release(struct watch *watch)
-{
-    struct http_client *client = watch->client;
-    loop_remove(client->loop, &watch->io);
-    if (client->watch_count >= WATCHES_POOLED_MAX) {
-        free(watch);
-        return;
-    }
-    watch->next = client->watch_pool;
-    client->watch_pool = watch;
-    client->watch_count++;
-}
-
-static struct watch *watch_take(struct http_client *client, curl_socket_t fd)
-{
-    struct watch *watch = client->watch_pool;
-    if (watch) {
-        client->watch_pool = watch->next;
-        client->watch_count--;
-        memset(watch, 0, sizeof(*watch));
-    } else if (!(watch = calloc(1, sizeof(*watch)))) {
-        return NULL;
-    }
-    watch->client = client;
-    watch->io.fd = fd;
-    watch->io.on_ready = watch_on_ready;
-    return watch;
-}
-
-static int client_on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
-{
-    (void)easy;
-    struct http_client *client = ctx;
-    struct watch *watch = socket_ctx;
-    if (what == CURL_POLL_REMOVE) {
-        if (watch)
-            watch_release(watch);
-        curl_multi_assign(client->multi, fd, NULL);
-        return 0;
-    }
-    uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0U) | (what & CURL_POLL_OUT ? EPOLLOUT : 0U);
-    if (watch)
-        return loop_modify(client->loop, &watch->io, events) == ERR_NONE ? 0 : -1;
-    if (!(watch = watch_take(client, fd)))
-        return -1;
-    if (loop_add(client->loop, &watch->io, events) != ERR_NONE) {
-        watch_release(watch);
-        return -1;
-    }
-    curl_multi_assign(client->multi, fd, watch);
-    return 0;
+    client_act(ctx, fd, mask);
 }
 
 /* Ends the fetch from inside a callback of libcurl: the callback then answers with an error. */
@@ -576,8 +521,10 @@ enum error http_client_open(struct loop *loop, struct http_client **ret)
     client->timer.on_due = client_on_due;
     client->task.run = client_run_todo;
     client->todo_last = &client->todo_first;
-    curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, client_on_socket);
-    curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
+    client->watches =
+        (struct http_watches){.loop = loop, .multi = client->multi, .on_ready = client_on_ready, .ctx = client};
+    curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, http_watches_set);
+    curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, &client->watches);
     curl_multi_setopt(client->multi, CURLMOPT_TIMERFUNCTION, client_on_timer);
     curl_multi_setopt(client->multi, CURLMOPT_TIMERDATA, client);
     curl_multi_setopt(client->multi, CURLMOPT_MAXCONNECTS, (long)CONNECTIONS_IDLE_MAX);
@@ -604,11 +551,7 @@ struct http_client *http_client_free(struct http_client *client)
     curl_multi_cleanup(client->multi);
     loop_undefer(client->loop, &client->task);
     timer_clear(client->loop, &client->timer);
-    while (client->watch_pool) {
-        struct watch *next = client->watch_pool->next;
-        free(client->watch_pool);
-        client->watch_pool = next;
-    }
+    http_watches_free(&client->watches);
     free(client);
     return NULL;
 }
