@@ -3,7 +3,7 @@
 -- be (whose lease could not be read).
 -- An orphan's value: when it was first seen, and when the network said that it ended it ('': not yet). One that is not
 -- in the listing any more is forgotten, and counted where it was ended.
--- Answers 'lost', or the age in ms of each orphan, in order.
+-- Answers 'lost', or of each orphan, in order, its age in ms and '1' where the network said before that it ended it.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
     return 'lost'
 end
@@ -24,7 +24,8 @@ for i = 1, #have, 2 do
 end
 for i = 3, 2 + tonumber(ARGV[2]) do
     redis.call('HSETNX', KEYS[3], ARGV[i], string.format('%.0f ', now))
-    local first = string.match(redis.call('HGET', KEYS[3], ARGV[i]), '^%d+')
+    local first, ended = string.match(redis.call('HGET', KEYS[3], ARGV[i]), '^(%d+) (%d*)')
     ages[#ages + 1] = string.format('%.0f', now - tonumber(first))
+    ages[#ages + 1] = ended ~= '' and '1' or '0'
 end
 return ages

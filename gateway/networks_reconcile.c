@@ -27,6 +27,7 @@ struct seen {
     char id[SUPPLY_ID_MAX], tag[SUPPLY_TAG_MAX];
     enum seen_verdict verdict;
     int64_t age_ms;
+    bool is_told; /* the network said before that it ended it */
 };
 
 /* A round outlives its network's interest in it until what it asked is answered. */
@@ -103,6 +104,21 @@ static void on_ended(void *ctx, const struct network_result *result)
     end_more(round);
 }
 
+/* Once; a machine that takes minutes to end is asked again quietly. */
+static void orphan_tell(struct net *net, const struct seen *seen)
+{
+    const struct log_ctx ctx = {.network = net->settings->id};
+    long long age_s = (long long)(seen->age_ms / 1000);
+    if (seen->is_told) {
+        log_info(&ctx, "%s under %s still runs, after %lld s: it is ended again", seen->id, seen->tag, age_s);
+        return;
+    }
+    log_warn(&ctx, "network %s: %s runs under %s and no lease owns it since %lld s: it is ended", net->settings->id,
+             seen->id, seen->tag, age_s);
+    if (feed_append(net->all->redis, "orphan", str_of(seen->tag)) != ERR_NONE)
+        log_debug(NULL, "an orphan is not told");
+}
+
 static void end_one(struct net_orphan_round *round, size_t at)
 {
     struct net *net = round->net;
@@ -112,11 +128,7 @@ static void end_one(struct net_orphan_round *round, size_t at)
         return; /* the next round */
     *ask = (struct seen_ask){.round = round, .at = at};
     round->open++;
-    log_warn(&(struct log_ctx){.network = net->settings->id},
-             "network %s: %s runs under %s and no lease owns it since %lld s: it is ended", net->settings->id, seen->id,
-             seen->tag, (long long)(seen->age_ms / 1000));
-    if (feed_append(net->all->redis, "orphan", str_of(seen->tag)) != ERR_NONE)
-        log_debug(NULL, "an orphan is not told");
+    orphan_tell(net, seen);
     ask->call = network_terminate(net->network, str_of(seen->id), str_of(seen->tag), on_ended, ask);
 }
 
@@ -141,10 +153,14 @@ static void take_ages(struct net_orphan_round *round, const redisReply *reply)
         struct seen *seen = &round->seen[i];
         if (seen->verdict != SEEN_ORPHAN)
             continue;
-        const redisReply *age = at < reply->elements ? reply->element[at++] : NULL;
-        if (!age || age->type != REDIS_REPLY_STRING ||
+        const redisReply *age = at + 1 < reply->elements ? reply->element[at] : NULL;
+        const redisReply *told = age ? reply->element[at + 1] : NULL;
+        at += 2;
+        if (!age || age->type != REDIS_REPLY_STRING || told->type != REDIS_REPLY_STRING ||
             !str_to_i64((struct str){age->str, (size_t)age->len}, &seen->age_ms))
             seen->verdict = SEEN_UNKNOWN;
+        else
+            seen->is_told = told->len == 1 && told->str[0] == '1';
     }
 }
 

@@ -297,9 +297,11 @@ class Network:
         return made if made and made.is_live else None
 
     def listing(self):
-        """What a listing shows now, oldest first."""
+        """What a listing shows now, oldest first. What is on its way out goes on, looked at singly or not."""
         shown = []
         for made in list(self.instances.values()):
+            if made.state == "stopping":
+                self.look(made)
             if not made.is_live:
                 continue
             if made.lag > 0:
