@@ -7,6 +7,7 @@
 #include "gateway/lease_body.h"
 #include "gateway/reactor.h"
 #include "gateway/routes.h"
+#include "scheduler/lease_open.h"
 #include "scheduler/lease_store.h"
 
 #include <stdlib.h>
@@ -88,6 +89,52 @@ static void making_store(struct making *making)
         making_fail(making, code);
 }
 
+/* The tenant has as many as it may: a call that is repeated may have made this one before. */
+static void on_made_before(void *ctx, enum error code, struct lease *take)
+{
+    struct making *making = ctx;
+    struct api_error error;
+    lease_free(take);
+    if (code == ERR_NOT_FOUND) {
+        api_error_set(&error, 429, "rate_limit_error", "too_many_leases", NULL,
+                      "This account has %lld leases that are not over, and may not have more: end some, or ask the "
+                      "operator for a higher leases.max_open.",
+                      (long long)making->post->call->reactor->gateway->settings->leases.max_open);
+        error.no_retry = true;
+        making_end(making, &error);
+    } else if (code) {
+        making_fail(making, code);
+    } else {
+        making_store(making);
+    }
+}
+
+static void on_open_counted(void *ctx, enum error code, size_t count)
+{
+    struct making *making = ctx;
+    struct reactor *reactor = making->post->call->reactor;
+    if (!code && count < (size_t)reactor->gateway->settings->leases.max_open) {
+        making_store(making);
+        return;
+    }
+    if (!code)
+        code = lease_store_get(reactor->redis, str_of(making->lease->id), on_made_before, making);
+    if (code)
+        making_fail(making, code);
+}
+
+static void making_admit(struct making *making)
+{
+    struct reactor *reactor = making->post->call->reactor;
+    if (!reactor->gateway->settings->leases.max_open) {
+        making_store(making);
+        return;
+    }
+    enum error code = lease_open_count(reactor->redis, str_of(making->lease->tenant), on_open_counted, making);
+    if (code)
+        making_fail(making, code);
+}
+
 static void on_quote(void *ctx, enum error code, const struct quote *quote)
 {
     struct making *making = ctx;
@@ -100,7 +147,7 @@ static void on_quote(void *ctx, enum error code, const struct quote *quote)
         making_fail(making, code);
     } else {
         making->lease->request.price_quoted_usd_nano = quote->price_usd_nano;
-        making_store(making);
+        making_admit(making);
     }
 }
 
@@ -139,7 +186,7 @@ static void lease_create(struct post *post)
     if (!code)
         code = making_fill(making->lease, post);
     if (!code && !making->lease->request.quote.ptr) {
-        making_store(making);
+        making_admit(making);
         return;
     }
     if (!code)

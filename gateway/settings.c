@@ -182,6 +182,8 @@ static const struct config_row rows[] = {
            "neither network nor worker tell of it: warned, not charged"),
     NUMBER("leases.seek", CONFIG_MS, leases.seek_ms, "2m", 1000, 86400000,
            "what a lost answer may have made is looked for so long"),
+    NUMBER("leases.max_open", CONFIG_INT, leases.max_open, "200", 0, 1000000,
+           "leases of a tenant that are not over; 0: no limit"),
     {.key = "models.aliases",
      .type = CONFIG_MAP,
      .offset = AT(aliases),

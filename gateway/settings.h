@@ -56,6 +56,7 @@ struct settings {
     } pricing;
     struct {
         int64_t slice_ms, watch_ms, boot_poll_ms, probing_ms, grace_ms, retry_ms, silent_ms, seek_ms;
+        int64_t max_open;        /* a tenant; 0: no limit */
     } leases;                    /* see scheduler/lease.h */
     struct config_map aliases;   /* model -> model */
     char *metrics_token;         /* secret; NULL when not given */

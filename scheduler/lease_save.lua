@@ -1,5 +1,5 @@
 -- lease_save.lua: stores what its owner made of a lease, if it still is the owner and knows the newest version.
--- KEYS: the lease's hash, due, events. ARGV: id, token, version, record, state, reason, due (ms; '0': never again),
+-- KEYS: the lease's hash, due, events, the tenant's open ones. ARGV: id, token, version, record, state, reason, due (ms; '0': never again),
 -- '1' when it stays claimed, for how many ms, the stop that the owner knows of ('0': none), for how many ms a lease that
 -- is over is kept.
 -- Answers {'saved' | 'changed' (its state too) | 'lost' | 'missing', when it was asked to stop ('')}.
@@ -24,6 +24,7 @@ if ends ~= '0' then
     redis.call('ZADD', KEYS[2], ends, ARGV[1])
 elseif ARGV[7] == '0' then
     redis.call('ZREM', KEYS[2], ARGV[1])
+    redis.call('SREM', KEYS[4], ARGV[1])
     redis.call('PEXPIRE', KEYS[1], ARGV[11])
 elseif stop ~= '' and ARGV[10] == '0' then
     redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[1])

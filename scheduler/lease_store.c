@@ -1,4 +1,5 @@
 #include "scheduler/lease_store.h"
+#include "scheduler/lease_open.h"
 
 #include "core/clock.h"
 #include "core/crypto.h"
@@ -158,7 +159,7 @@ static void on_created(void *ctx, const redisReply *reply, enum error error)
 
 enum error lease_store_create(struct redis *redis, const struct lease *lease, lease_stored_fn *done, void *ctx)
 {
-    char keys[5][KEY_MAX], due[NUMBER_MAX];
+    char keys[5][KEY_MAX], open[LEASE_OPEN_KEY_MAX], due[NUMBER_MAX];
     struct str id = str_of(lease->id);
     unsigned shard = shard_of(id);
     struct buf record;
@@ -174,12 +175,13 @@ enum error lease_store_create(struct redis *redis, const struct lease *lease, le
                                    shard_key(keys[2], shard, "all", STR("")),
                                    shard_key(keys[3], shard, "ten:", str_of(lease->tenant)),
                                    shard_key(keys[4], shard, "events", STR("")),
+                                   lease_open_key(open, shard, str_of(lease->tenant)),
                                    id,
                                    str_of(lease->tenant),
                                    buf_str(&record),
                                    str_of(lease_state_name(lease->state)),
                                    number(due, (uint64_t)(lease->due_ms > 0 ? lease->due_ms : lease->created_at_ms))};
-        error = redis_run(redis, &create_script, on_created, ask, 5, sizeof(args) / sizeof(args[0]) - 5, args);
+        error = redis_run(redis, &create_script, on_created, ask, 6, sizeof(args) / sizeof(args[0]) - 6, args);
     }
     if (record.ptr)
         explicit_bzero(record.ptr, record.len);
@@ -265,7 +267,8 @@ static void on_saved(void *ctx, const redisReply *reply, enum error error)
 
 enum error lease_store_save(struct redis *redis, struct lease *lease, bool is_claimed, lease_stored_fn *done, void *ctx)
 {
-    char keys[3][KEY_MAX], token[NUMBER_MAX], version[NUMBER_MAX], due[NUMBER_MAX], claim[NUMBER_MAX], stop[NUMBER_MAX];
+    char keys[3][KEY_MAX], open[LEASE_OPEN_KEY_MAX];
+    char token[NUMBER_MAX], version[NUMBER_MAX], due[NUMBER_MAX], claim[NUMBER_MAX], stop[NUMBER_MAX];
     struct str id = str_of(lease->id);
     unsigned shard = shard_of(id);
     struct buf record;
@@ -280,6 +283,7 @@ enum error lease_store_save(struct redis *redis, struct lease *lease, bool is_cl
         const struct str args[] = {shard_key(keys[0], shard, "l:", id),
                                    shard_key(keys[1], shard, "due", STR("")),
                                    shard_key(keys[2], shard, "events", STR("")),
+                                   lease_open_key(open, shard, str_of(lease->tenant)),
                                    id,
                                    number(token, lease->token),
                                    number(version, lease->version),
@@ -291,7 +295,7 @@ enum error lease_store_save(struct redis *redis, struct lease *lease, bool is_cl
                                    number(claim, LEASE_CLAIM_MS),
                                    number(stop, (uint64_t)lease->stop_asked_ms),
                                    STR(KEPT_MS)};
-        error = redis_run(redis, &save_script, on_saved, ask, 3, sizeof(args) / sizeof(args[0]) - 3, args);
+        error = redis_run(redis, &save_script, on_saved, ask, 4, sizeof(args) / sizeof(args[0]) - 4, args);
     }
     if (record.ptr)
         explicit_bzero(record.ptr, record.len);

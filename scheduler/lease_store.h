@@ -1,6 +1,7 @@
-/* Leases in Redis. One hash a lease, a sorted set of due times, an index by tenant and a capped stream of changes, all
- * of a shard under one hash tag, so that each change is one script: `sl:{lse:<shard>}:l:<id>`, `:due`, `:ten:<tenant>`,
- * `:all`, `:events`. The shard is a digest of the id.
+/* Leases in Redis. One hash a lease, a sorted set of due times, an index by tenant, the set of those of a tenant that
+ * are not over (lease_open.h) and a capped stream of changes, all of a shard under one hash tag, so that each change is
+ * one script: `sl:{lse:<shard>}:l:<id>`, `:due`, `:ten:<tenant>`, `:open:<tenant>`, `:all`, `:events`. The shard is a
+ * digest of the id.
  *
  * Environments lie in it as they were given: it is as secret as the tenants' own secrets are. What is over and cleared
  * is kept for 90 days.

@@ -147,7 +147,7 @@ def simulators():
         simulator.remove()
 
 
-LEASE_SETTINGS = {"slice": "2s", "watch": "1s", "boot_poll": "200ms", "grace": "2s", "retry": "500ms", "seek": "6s", "silent": "20s",
+LEASE_SETTINGS = {"max_open": 0, "slice": "2s", "watch": "1s", "boot_poll": "200ms", "grace": "2s", "retry": "500ms", "seek": "6s", "silent": "20s",
                   "probing": "2s"}  # machines of VM networks do not run here: they are given up at the door
 
 

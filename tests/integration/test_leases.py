@@ -130,6 +130,20 @@ def test_a_key_without_any_budget_rents_nothing(gateway):
     assert answer.status_code == 429 and error_of(answer, 429)["code"] == "budget_exceeded"
 
 
+def test_a_tenant_has_so_many_open_leases(make_gateway):
+    gateway = make_gateway(config={"leases": {"max_open": 2}})
+    tenant, other = gateway.tenant(), gateway.tenant()
+    first, second = create(tenant, retry_until_up=True), create(tenant, retry_until_up=True)
+    error = create(tenant, 429, retry_until_up=True)["error"]
+    assert error["code"] == "too_many_leases" and "2 leases" in error["message"] and "leases.max_open" in error["message"]
+    create(other, retry_until_up=True)
+    assert tenant.call("DELETE", f"/api/v1/leases/{first['id']}").status_code == 202
+    wait_state(tenant, first, "ended")
+    wait_until(lambda: tenant.call("POST", "/api/v1/leases", json={**ASKED, "retry_until_up": True}).status_code == 202, what="there is room again")
+    assert get(tenant, second)["state"] == "requested"
+    create(tenant, 429)
+
+
 def test_unknown_leases_are_404(gateway, tenant):
     for lease in ("lse_00000000000000000000000000", "lse_x", "wrk_00000000000000000000000000"):
         for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/logs"), ("GET", "/logs?follow=1")):

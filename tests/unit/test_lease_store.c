@@ -1,5 +1,6 @@
 #include "tests/unit/redis_fixture.h"
 
+#include "scheduler/lease_open.h"
 #include "scheduler/lease_store.h"
 
 #define MANY 40
@@ -192,6 +193,49 @@ static void created_once(void **state)
     assert_string_equal(look("XLEN sl:{lse:%u}:events", shard_of(lease->id)), "1");
     assert_string_equal(look("XLEN sl:feed"), "1");
     lease_free(lease);
+}
+
+static void on_counted(void *ctx, enum error error, size_t count)
+{
+    struct answer *answer = ctx;
+    answer->count = count;
+    on_stored(ctx, error);
+}
+
+static size_t open_of(const char *tenant)
+{
+    struct answer answer = {.ends = 0};
+    assert_int_equal(lease_open_count(fixture.redis, str_of(tenant), on_counted, &answer), ERR_NONE);
+    turn_until(answer.ends);
+    assert_int_equal(answer.error, ERR_NONE);
+    return answer.count;
+}
+
+/* Open until it is over and cleared: while its machine is being ended it counts. */
+static void open_ones_are_counted(void **state)
+{
+    struct answer answer;
+    (void)state;
+    for (int i = 0; i < MANY; i++) {
+        struct lease *made = create_new(i % 2 ? "ten_a" : "ten_b");
+        assert_int_equal(create(made), ERR_NONE);
+        lease_free(made);
+    }
+    assert_int_equal(open_of("ten_a"), MANY / 2);
+    assert_int_equal(open_of("ten_c"), 0);
+    claim_all(MANY, &answer);
+    assert_int_equal(answer.count, MANY);
+    for (size_t i = 0; i < answer.count; i++) {
+        answer.leases[i]->state = LEASE_ENDED;
+        assert_int_equal(save(answer.leases[i], true), ERR_NONE);
+    }
+    assert_int_equal(open_of("ten_a"), MANY / 2);
+    for (size_t i = 0; i < answer.count; i++) {
+        answer.leases[i]->due_ms = 0;
+        assert_int_equal(save(answer.leases[i], false), ERR_NONE);
+    }
+    assert_int_equal(open_of("ten_a") + open_of("ten_b"), 0);
+    answer_free(&answer);
 }
 
 static void one_owner(void **state)
@@ -489,12 +533,19 @@ static void without_redis(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(created_once, fixture_empty),  cmocka_unit_test_setup(one_owner, fixture_empty),
-        cmocka_unit_test_setup(paused_owner, fixture_empty),  cmocka_unit_test_setup(saved_twice, fixture_empty),
-        cmocka_unit_test_setup(stopped, fixture_empty),       cmocka_unit_test_setup(over, fixture_empty),
-        cmocka_unit_test_setup(damaged, fixture_empty),       cmocka_unit_test_setup(listed, fixture_empty),
-        cmocka_unit_test_setup(two_claimants, fixture_empty), cmocka_unit_test_setup(installed, fixture_empty),
-        cmocka_unit_test_setup(interleavings, fixture_empty), cmocka_unit_test_setup(without_redis, fixture_empty),
+        cmocka_unit_test_setup(created_once, fixture_empty),
+        cmocka_unit_test_setup(one_owner, fixture_empty),
+        cmocka_unit_test_setup(open_ones_are_counted, fixture_empty),
+        cmocka_unit_test_setup(paused_owner, fixture_empty),
+        cmocka_unit_test_setup(saved_twice, fixture_empty),
+        cmocka_unit_test_setup(stopped, fixture_empty),
+        cmocka_unit_test_setup(over, fixture_empty),
+        cmocka_unit_test_setup(damaged, fixture_empty),
+        cmocka_unit_test_setup(listed, fixture_empty),
+        cmocka_unit_test_setup(two_claimants, fixture_empty),
+        cmocka_unit_test_setup(installed, fixture_empty),
+        cmocka_unit_test_setup(interleavings, fixture_empty),
+        cmocka_unit_test_setup(without_redis, fixture_empty),
     };
     return cmocka_run_group_tests(tests, fixture_start, fixture_stop);
 }

@@ -4,6 +4,7 @@
 #include "gateway/lease_drive.h"
 #include "gateway/routes_lease.h"
 #include "pricing/credit.h"
+#include "scheduler/lease_open.h"
 #include "scheduler/lease_store.h"
 
 #define MANY 64
@@ -46,6 +47,7 @@ struct later {
     lease_stored_fn *stored_fn;
     lease_loaded_fn *loaded_fn;
     lease_installation_fn *installation_fn;
+    lease_open_fn *open_fn;
     void *ctx;
     enum error error;
     struct lease *leases[MANY];
@@ -61,6 +63,8 @@ static void later_run(struct task *task)
         later.stored_fn(later.ctx, later.error);
     else if (later.installation_fn)
         later.installation_fn(later.ctx, later.error, STR("0a1b2c"));
+    else if (later.open_fn)
+        later.open_fn(later.ctx, later.error, later.count);
     else if (!later.is_list)
         later.loaded_fn(later.ctx, later.error, later.leases[0]);
     for (size_t i = 0; later.is_list && i < later.count; i++)
@@ -129,6 +133,15 @@ enum error lease_store_list(struct redis *redis, struct str tenant, struct str b
             later.leases[later.count++] = lease_of(&stored[i]);
         is_after = is_after || str_eq(str_of(stored[i].id), before);
     }
+    return answer_later(&later);
+}
+
+enum error lease_open_count(struct redis *redis, struct str tenant, lease_open_fn *done, void *ctx)
+{
+    struct later later = {.open_fn = done, .ctx = ctx};
+    (void)redis;
+    for (size_t i = 0; i < stored_count; i++)
+        later.count += str_eq(str_of(stored[i].tenant), tenant) && stored[i].state != LEASE_ENDED;
     return answer_later(&later);
 }
 
@@ -225,11 +238,14 @@ static bool stream_has(const char *text)
 /* -- asking ------------------------------------------------------------------------------------------------------ */
 
 static struct gateway gateway_without_control;
+static struct settings played_settings;
 
 static void begin(struct fixture *fixture)
 {
     the_loop = fixture->reactor.loop;
     fixture->reactor.gateway = &gateway_without_control;
+    gateway_without_control.settings = &played_settings;
+    memset(&played_settings, 0, sizeof(played_settings));
     memset(stored, 0, sizeof(stored));
     stored_count = 0;
     is_store_down = is_stream_full = has_stream_ended = false;
@@ -280,6 +296,29 @@ static void test_made_once_by_key(void **state)
     is_store_down = false;
     assert_int_equal(create(fixture, "ten_a", "k2", again), 202); /* the same request may be sent again */
     assert_int_equal(stored_count, 3);
+}
+
+static void test_no_more_than_allowed(void **state)
+{
+    struct fixture *fixture = *state;
+    char first[ID_TEXT_MAX], id[ID_TEXT_MAX];
+    begin(fixture);
+    played_settings.leases.max_open = 2;
+    assert_int_equal(create(fixture, "ten_a", "k1", first), 202);
+    assert_int_equal(create(fixture, "ten_a", "k2", id), 202);
+    assert_int_equal(create(fixture, "ten_a", "k3", id), 429);
+    assert_string_equal(error_at(fixture, "code"), "too_many_leases");
+    assert_int_equal(create(fixture, "ten_b", "k3", id), 202);
+    assert_int_equal(stored_count, 3);
+    assert_int_equal(create(fixture, "ten_a", "k2", id), 202); /* made before */
+    assert_string_equal(id, stored[1].id);
+    stored[0].state = LEASE_ENDED;
+    assert_int_equal(create(fixture, "ten_a", "k4", id), 202);
+    is_store_down = true;
+    assert_int_equal(create(fixture, "ten_a", "k5", id), 503);
+    is_store_down = false;
+    played_settings.leases.max_open = 0;
+    assert_int_equal(create(fixture, "ten_a", "k6", id), 202);
 }
 
 static void test_tenants_apart(void **state)
@@ -479,6 +518,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_made_once_by_key, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_more_than_allowed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tenants_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_quotes, setup, teardown),
