@@ -7,11 +7,11 @@
  *
  * A deployment runs once (SIMPLE) and for `timeout` at most: what nobody ends, ends by then.
  *
- * UNCONFIRMED, here and nowhere else:
+ * UNCONFIRMED, here and nowhere else (of the offers, see nosana_offers.c):
  * - Whether jobs paid with credits need a timeout of an hour: TIMEOUT_MIN_MINUTES does no harm, an end before is free.
- * - How many GPUs a market has is in its name ("8x"); without, one.
  * - How fast it may be asked (INTERVAL_NS), and how long a listing lags (SETTLE_MS).
  * - api.nosana.com has the same paths; set base_url for it. */
+#include "adapters/nosana.h"
 #include "adapters/registry.h"
 #include "adapters/shorthand.h"
 #include <stdio.h>
@@ -25,110 +25,6 @@
 #define ENDING_LOOKS 5
 #define ENDING_WAIT_NS INT64_C(250000000) /* and twice, four times that */
 #define PAGES_MAX 200
-#define ROWS_MAX 20000
-
-/* -- offers -- */
-
-/* reward x (100 + fee) / 100, exactly; up to the last of 18 digits where it has more. */
-static struct str user_price(struct adapter_call *call, const json_t *market)
-{
-    uint64_t reward, fee = 0;
-    uint32_t reward_scale, fee_scale = 0;
-    struct str fee_text = json_decimal_at(call, market, "network_fee_percentage");
-    if (!price_decimal(json_decimal_at(call, market, "usd_reward_per_hour"), &reward, &reward_scale) || !reward)
-        return (struct str){0};
-    if (fee_text.len && (!price_decimal(fee_text, &fee, &fee_scale) || fee_scale > 6 || fee > 1000000000))
-        return (struct str){0};
-    uint64_t factor = 100;
-    for (uint32_t i = 0; i < fee_scale; i++)
-        factor *= 10;
-    unsigned __int128 digits = (unsigned __int128)reward * (factor + fee);
-    uint32_t scale = reward_scale + fee_scale + 2;
-    for (; scale && (digits % 10 == 0 || digits >= 1000000000000000000u); scale--)
-        digits = (digits + 9) / 10;
-    char text[64];
-    size_t at = sizeof text;
-    for (uint32_t i = 0; (digits || i <= scale) && at > 1; i++, digits /= 10) {
-        text[--at] = (char)('0' + (int)(digits % 10));
-        if (i + 1 == scale)
-            text[--at] = '.';
-    }
-    return adapter_text(call, "%.*s", (int)(sizeof text - at), text + at);
-}
-
-/* "NVIDIA 8x A5000": 8, and the name without it. */
-static uint32_t gpu_count(struct str name, char *without, size_t size)
-{
-    uint32_t count = 1;
-    size_t at = 0;
-    without[0] = '\0';
-    for (struct str rest = name, word; (word = str_next(&rest, ' ')).ptr;) {
-        int64_t n;
-        if (word.len >= 2 && word.len <= 3 && (word.ptr[word.len - 1] | 0x20) == 'x' &&
-            str_to_i64((struct str){word.ptr, word.len - 1}, &n) && n >= 1 && n <= 16) {
-            count = (uint32_t)n;
-            continue;
-        }
-        int put = snprintf(without + at, size - at, "%s" STR_FMT, at ? " " : "", STR_ARG(word));
-        if (put < 0 || (size_t)put >= size - at)
-            break;
-        at += (size_t)put;
-    }
-    return count;
-}
-
-/* Of all its GPUs. No amount where credits do not run, or the reward is null. */
-static struct price_terms price_read(struct adapter_call *call, const json_t *market, uint32_t gpus)
-{
-    bool is_ours = str_eq(json_text_at(market, "type"), STR("PREMIUM"));
-    return (struct price_terms){.amount = is_ours ? user_price(call, market) : (struct str){0},
-                                .currency = STR("USD"),
-                                .per = PRICE_PER_MACHINE_HOUR,
-                                .gpus = gpus};
-}
-
-/* [{"key": "vram", "value": "32 GB"}] */
-static uint64_t vram_bytes(const json_t *market)
-{
-    const json_t *rows = json_at(market, "metadata");
-    for (size_t i = 0; i < json_array_size(rows) && i < 64; i++) {
-        const json_t *row = json_array_get(rows, i);
-        struct str value = json_text_at(row, "value"), number = str_next(&value, ' ');
-        int64_t gib;
-        if (str_eq_nocase(json_text_at(row, "key"), STR("vram")) && str_to_i64(number, &gib) && gib > 0 && gib < 4096)
-            return (uint64_t)gib << 30;
-    }
-    return 0;
-}
-
-static void on_markets(struct adapter_call *call, const struct adapter_answer *answer)
-{
-    struct offer_batch batch = {.call = call};
-    if (!adapter_is_good(answer) || !json_is_array(answer->json)) {
-        adapter_fail_odd(call, answer, STR("the list of markets is none"));
-        return;
-    }
-    for (size_t i = 0; i < json_array_size(answer->json) && i < ROWS_MAX; i++) {
-        const json_t *market = json_array_get(answer->json, i);
-        struct str name = json_text_at(market, "name");
-        char gpu[96];
-        struct adapter_offer offer = {.id = json_text_at(market, "address"), .is_priced = true, .reliability = -1};
-        offer.gpus = gpu_count(name.len ? name : json_text_at(market, "slug"), gpu, sizeof gpu);
-        offer.terms = price_read(call, market, offer.gpus);
-        offer.zone = offer.id;
-        offer.vram_bytes = vram_bytes(market);
-        offer.gpu_raw = adapter_text(call, "%s", gpu);
-        if (offer.terms.amount.ptr)
-            offer_batch_put(&batch, &offer);
-    }
-    offer_batch_end(&batch);
-    adapter_done(call, NULL);
-}
-
-static void offers(struct adapter_call *call)
-{
-    adapter_get(call, STR("/markets"), on_markets);
-}
 
 static void check(struct adapter_call *call)
 {
@@ -219,7 +115,7 @@ static void on_page(struct adapter_call *call, const struct adapter_answer *answ
         adapter_fail_odd(call, answer, STR("the list of deployments is none"));
         return;
     }
-    for (size_t i = 0; i < json_array_size(rows) && i < ROWS_MAX; i++) {
+    for (size_t i = 0; i < json_array_size(rows) && i < NOSANA_ROWS_MAX; i++) {
         struct supply_endpoint endpoints[SUPPLY_PORTS_MAX];
         struct supply_instance instance = deployment_read(json_array_get(rows, i), endpoints);
         if (instance.id.len && instance.state != INSTANCE_GONE && str_starts(instance.tag, prefix))
@@ -313,14 +209,9 @@ static void on_market(struct adapter_call *call, const struct adapter_answer *an
 {
     const struct supply_order *order = call_order(call);
     struct draft *draft = adapter_memory(call, sizeof *draft);
-    const json_t *market = NULL;
     if (!draft)
         return;
-    for (size_t i = 0; i < json_array_size(answer->json) && i < ROWS_MAX && !market; i++)
-        if (str_eq(json_text_at(json_array_get(answer->json, i), "address"), order->offer))
-            market = json_array_get(answer->json, i);
-    char gpu[96];
-    struct price_terms terms = price_read(call, market, gpu_count(json_text_at(market, "name"), gpu, sizeof gpu));
+    struct price_terms terms = nosana_price(call, nosana_market(answer->json, order->offer));
     draft->price_usd_nano = adapter_price(call, &terms);
     if (!adapter_is_good(answer) || !json_is_array(answer->json))
         adapter_fail_odd(call, answer, STR("the list of markets is none"));
@@ -412,7 +303,7 @@ const struct adapter adapter_nosana = {
     .boot_ms = BOOT_MS,
     .errors = errors,
     .run = {[ADAPTER_CHECK] = check,
-            [ADAPTER_OFFERS] = offers,
+            [ADAPTER_OFFERS] = nosana_offers,
             [ADAPTER_CREATE] = create,
             [ADAPTER_DESCRIBE] = describe,
             [ADAPTER_LIST] = list,
