@@ -29,7 +29,7 @@ def run(*args, gateway=None, key=ADMIN_KEY, code=0, stdin="", env=None):
 def columns(text):
     """Rows of a table as dicts; the heads say where columns begin, for left-aligned ones at least."""
     lines = text.splitlines()
-    names = lines[0].split()
+    names = re.split(r"\s{2,}", lines[0].strip())
     return [dict(zip(names, re.split(r"\s{2,}", line.strip()))) for line in lines[1:]]
 
 
