@@ -90,18 +90,28 @@ static void accrued(const struct lease *lease, int64_t now_ms, int64_t *ret_gpu_
     *ret_cost_usd_nano = cost;
 }
 
+/* Per GPU-hour now; of a lease that is over what its last run cost, though a later search found nothing. 0: none. */
+static int64_t price_shown(const struct lease *lease)
+{
+    if (lease->price_usd_nano > 0 || !lease_is_over(lease) || lease->cost_usd_nano == 0)
+        return lease->price_usd_nano;
+    for (size_t i = lease->attempt_count; i-- > 0;)
+        if (lease->attempts[i].epoch < lease->epoch)
+            return lease->attempts[i].of.price_usd_nano;
+    return 0;
+}
+
 json_t *lease_view(const struct lease *lease, int64_t now_ms)
 {
     const struct lease_request *request = &lease->request;
     const struct lease_attempt *last = lease->attempt_count > 0 ? &lease->attempts[lease->attempt_count - 1] : NULL;
-    int64_t gpu_ms = 0, cost = 0;
+    int64_t gpu_ms = 0, cost = 0, price = price_shown(lease);
     accrued(lease, now_ms, &gpu_ms, &cost);
     json_t *view =
         json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:I, s:o, s:o}", "id", lease->id, "object",
                   "lease", "state", lease_state_name(lease->state), "reason", text_or_null(lease->reason), "offer",
                   text_or_null(last ? last->of.shown_offer : ""), "attempts", view_attempts(lease), "endpoints",
-                  view_endpoints(lease), "price_per_gpu_hour_usd",
-                  lease->price_usd_nano > 0 ? money(lease->price_usd_nano) : json_null(), "billed_ms",
+                  view_endpoints(lease), "price_per_gpu_hour_usd", price > 0 ? money(price) : json_null(), "billed_ms",
                   (json_int_t)gpu_ms, "cost_usd", money(cost), "created_at", (json_int_t)lease->created_at_ms,
                   "active_at", time_or_null(lease->active_at_ms), "ended_at", time_or_null(lease->ended_at_ms));
     json_t *more = json_pack(

@@ -233,10 +233,12 @@ def test_leases_under_fire(simulators, redis_url, make_gateway):
             accounts[e["account"]] += Decimal(e["amount_usd"])
     assert sum(accounts.values()) == 0
     for row in rows.values():
-        price = Decimal(row["price_per_gpu_hour_usd"] or 0)
+        prices = [Decimal(a["price_per_gpu_hour_usd"]) for a in row["attempts"]]
         if row["active_at"] is None:
             assert Decimal(row["cost_usd"]) == 0 and row["billed_ms"] == 0, row
-        assert row["state"] in OVER and (Decimal(row["cost_usd"]) == 0 or price > 0), row
+        hours = Decimal(row["billed_ms"]) / 3600000
+        assert row["state"] in OVER and Decimal(row["cost_usd"]) <= hours * max(prices, default=0) + Decimal("0.000001"), row
+        assert row["billed_ms"] == 0 or Decimal(row["cost_usd"]) >= hours * min(prices) - Decimal("0.000001"), row
 
     states = Counter(row["state"] for row in rows.values())
     reasons = Counter(row["reason"][:90] for row in rows.values() if row["state"] == "failed")

@@ -270,13 +270,32 @@ static void view(void **state)
     lease_free(lease);
 }
 
+/* It ran, was lost, and nothing was found after that. */
+static void view_of_a_lost_one(void **state)
+{
+    (void)state;
+    struct lease *lease = sample();
+    struct lease_attempt *last = &lease->attempts[lease->attempt_count - 1];
+    lease->state = LEASE_FAILED;
+    lease->epoch = last->epoch + 1;
+    lease->price_usd_nano = lease->epoch_billed_ms = 0;
+    for (int is_free = 0; is_free < 2; is_free++) {
+        if (is_free)
+            lease->cost_usd_nano = lease->billed_gpu_ms = 0;
+        json_t *json = lease_view(lease, NOW + 500000), *price = json_object_get(json, "price_per_gpu_hour_usd");
+        assert_true(is_free ? json_is_null(price) : strcmp(json_string_value(price), "0.45") == 0);
+        json_decref(json);
+    }
+    lease_free(lease);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ways), cmocka_unit_test(forgets_secrets),
         cmocka_unit_test(odd_bytes), cmocka_unit_test(the_largest_fits),
         cmocka_unit_test(refused),   cmocka_unit_test(request_limits),
-        cmocka_unit_test(view),
+        cmocka_unit_test(view),      cmocka_unit_test(view_of_a_lost_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
