@@ -19,6 +19,7 @@ done
 make -s BUILD=build-fuzz CC="$cc" WARN=-w OPT='-O1 -g' SAN="-fsanitize=fuzzer-no-link,$san -fno-sanitize-recover=all" \
     "${archives[@]}" || { echo "0 passed, 1 failed"; exit 1; }
 mkdir -p build-fuzz/fuzz build-fuzz/found
+mhd="-Wl,--wrap=recv,--wrap=epoll_ctl,--wrap=epoll_wait -l:libmicrohttpd.a -lgnutls -lpthread" # as in the Makefile
 libraries=$(pkg-config --libs libnghttp2 libcurl jansson hiredis openssl yaml-0.1 expat)
 targets=("$@")
 [ $# -gt 0 ] || for source in tests/fuzz/fuzz_*.c; do name=${source##*/fuzz_} && targets+=("${name%.c}"); done
@@ -28,7 +29,7 @@ for name in "${targets[@]}"; do
     mkdir -p "build-fuzz/corpus/$name"
     # shellcheck disable=SC2086
     if "$cc" -std=c17 -D_GNU_SOURCE -I. -Wall -Wextra -Werror -O1 -g -fsanitize=fuzzer,$san -fno-sanitize-recover=all \
-        "tests/fuzz/fuzz_$name.c" "${archives[@]}" -l:libmicrohttpd.a -lgnutls -lpthread $libraries -lm -o "$program" \
+        "tests/fuzz/fuzz_$name.c" "${archives[@]}" $mhd $libraries -lm -o "$program" \
         >"$log" 2>&1 &&
         "$program" "${bound[@]}" -timeout=10 -max_len=2048 -rss_limit_mb=2048 -print_final_stats=1 \
             -dict=tests/fuzz/words.dict -artifact_prefix="build-fuzz/found/$name-" "build-fuzz/corpus/$name" \
