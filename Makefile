@@ -85,7 +85,7 @@ check-attacks: all $(ATTACKS) ## every cheat against the verifier: each caught w
 integration: all $(if $(shell command -v $(CXX)),$(FAKE_CUDA)) $(BUILD)/admit $(BUILD)/conformance $(BUILD)/tests/door_tool ## pytest against real processes
 	@$(PY) -m pytest -q tests/integration $(PYTEST_ARGS)
 
-check-leases: all ## 10,000 leases over all simulated networks, every fault on, gateways killed at random (about 30 min)
+check-leases: all ## 10,000 leases over all simulated networks, every fault on, gateways killed at random (about 10 min)
 	@SLUICE_CHAOS_LEASES=$${SLUICE_CHAOS_LEASES:-10000} SLUICE_CHAOS_VERBOSE=1 $(PY) -m pytest -q -s tests/integration/test_lease_chaos.py
 
 check-gpu: ## this machine's GPU: every kernel and route, sanitizers, rates, 100 admissions
