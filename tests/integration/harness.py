@@ -64,6 +64,8 @@ def short_dir():
 
 def die_with_parent():
     _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: an aborted test run leaves nothing behind
+    for number in (signal.SIGINT, signal.SIGQUIT):  # a run that was started in the background has them ignored
+        signal.signal(number, signal.SIG_DFL)
 
 
 def is_running(pid):
