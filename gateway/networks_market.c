@@ -290,20 +290,6 @@ static size_t query_candidates(const struct networks *networks, const struct off
     return found;
 }
 
-/* Do all tags of the first list stand in the second one? */
-static bool has_tags(struct str wanted, struct str tags)
-{
-    for (struct str tag = str_next(&wanted, ','); tag.ptr; tag = str_next(&wanted, ',')) {
-        bool is_there = str_trim(tag).len == 0;
-        struct str rest = tags;
-        for (struct str have = str_next(&rest, ','); have.ptr && !is_there; have = str_next(&rest, ','))
-            is_there = str_eq_nocase(str_trim(have), str_trim(tag));
-        if (!is_there)
-            return false;
-    }
-    return true;
-}
-
 /* A certain offer must be what was asked for like any other: what is held and charged follows the request, what is
  * created follows the offer. */
 static bool offer_fits(const struct net *net, const struct network_offer *of, const struct lease_request *request)
@@ -312,7 +298,7 @@ static bool offer_fits(const struct net *net, const struct network_offer *of, co
            !of->is_arm && (request->interruptible || !of->interruptible) &&
            (!request->network.len || str_eq(request->network, str_of(net->settings->id))) &&
            (!request->region.len || region_means(request->region, of->region, of->country)) &&
-           has_tags(request->require, of->tags);
+           offer_has_tags(of->tags, request->require);
 }
 
 size_t networks_candidates(struct networks *networks, const struct lease_request *request, size_t most,

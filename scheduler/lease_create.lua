@@ -1,5 +1,6 @@
 -- lease_create.lua: stores a new lease; of one that is there nothing changes.
--- KEYS: the lease's hash, due, all, the tenant's index, events, the tenant's open ones. ARGV: id, tenant, record, state, due (ms).
+-- KEYS: the lease's hash, due, all, the tenant's index, events, the tenant's open ones. ARGV: id, tenant, record, state,
+-- due (ms).
 -- Answers 'new' or 'same'.
 if redis.call('EXISTS', KEYS[1]) == 1 then
     return 'same'

@@ -180,6 +180,15 @@ static bool has_tag_text(struct str tags, struct str wanted)
     return false;
 }
 
+bool offer_has_tags(struct str tags, struct str require)
+{
+    for (struct str tag = next_tag(&require); tag.ptr; tag = next_tag(&require)) {
+        if (!has_tag_text(tags, tag))
+            return false;
+    }
+    return true;
+}
+
 bool tag_filter_fits(const struct market *market, const struct tag_filter *filter, uint32_t row)
 {
     if (filter->impossible || (market->tags[row] & filter->mask) != filter->mask)

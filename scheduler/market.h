@@ -67,6 +67,10 @@ struct offer {
     uint32_t fraction_ppm; /* of each GPU; 0: whole */
 };
 
+/* Are all tags of `require` among an offer's? Both are comma-separated, as queries compare them: case ignored, the
+ * offer's past OFFER_TAGS_MAX not counted. */
+bool offer_has_tags(struct str tags, struct str require);
+
 struct model_alias {
     struct str name, target;
 };

@@ -35,6 +35,17 @@ def make_gateway():
 
 
 @pytest.fixture
+def redis_url():
+    """A Redis of our own, to be shared by several gateways."""
+    process = harness.Process()
+    path = process.directory / "r.sock"
+    process.spawn(["redis-server", "--port", "0", "--unixsocket", path, "--dir", process.directory, "--appendonly", "yes", "--save", ""])
+    harness.wait_until(path.exists, 10, "redis is up")
+    yield f"unix://{path}"
+    process.remove()
+
+
+@pytest.fixture
 def make_fleet(gateway):
     """Workers with model servers of their own, serving a model of their own, on the shared gateway unless told otherwise."""
     made = []

@@ -129,16 +129,6 @@ class Killer(threading.Thread):
 
 
 @pytest.fixture
-def redis_url():
-    process = harness.Process()
-    path = process.directory / "r.sock"
-    process.spawn(["redis-server", "--port", "0", "--unixsocket", path, "--dir", process.directory, "--appendonly", "yes", "--save", ""])
-    wait_until(path.exists, 10, "redis")
-    yield f"unix://{path}"
-    process.remove()
-
-
-@pytest.fixture
 def simulators():
     made = [Simulator(adapter, ["--seed", str(SEED + i)]) for i, adapter in enumerate(NETWORKS)
             if (harness.REPO / "tests/simulators" / NETWORKS[adapter][0]).exists()]

@@ -11,16 +11,6 @@ import harness
 from harness import wait_until
 
 
-@pytest.fixture
-def redis_url():
-    process = harness.Process()
-    path = process.directory / "r.sock"
-    process.spawn(["redis-server", "--port", "0", "--unixsocket", path, "--dir", process.directory, "--appendonly", "yes", "--save", ""])
-    wait_until(path.exists, 10, "redis is up")
-    yield f"unix://{path}"
-    process.remove()
-
-
 class Fake:
     """The folder of a fake network, and its row of a configuration."""
 

@@ -8,24 +8,12 @@ import subprocess
 import time
 from collections import Counter
 
-import pytest
 
 import harness
 from harness import wait_until
 
 SECONDS = float(os.environ.get("SLUICE_FAULT_SECONDS", "20"))
 WORKERS = 6
-
-
-@pytest.fixture
-def redis_url():
-    """A Redis of our own, to be shared by the gateways."""
-    process = harness.Process()
-    path = process.directory / "r.sock"
-    process.spawn(["redis-server", "--port", "0", "--unixsocket", path, "--dir", process.directory, "--save", ""])
-    wait_until(path.exists, 10, "redis is up")
-    yield f"unix://{path}"
-    process.remove()
 
 
 def all_receipts(gateway, worker_id):

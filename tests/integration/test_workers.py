@@ -225,17 +225,6 @@ def test_callers_key_never_reaches_the_upstream(tenant, fleet):
     assert tenant.key.encode() not in fleet.server.last()["head"]
 
 
-@pytest.fixture
-def redis_url():
-    """A Redis of our own, to be shared by several gateways."""
-    process = harness.Process()
-    path = process.directory / "r.sock"
-    process.spawn(["redis-server", "--port", "0", "--unixsocket", path, "--dir", process.directory, "--appendonly", "yes", "--save", ""])
-    wait_until(path.exists, 10, "redis is up")
-    yield f"unix://{path}"
-    process.remove()
-
-
 def test_two_gateways_on_one_redis(make_gateway, make_fleet, redis_url):
     first = make_gateway(config={"redis": {"url": redis_url}})
     fleet = make_fleet(on=first, slots=2)
